@@ -1,0 +1,64 @@
+# One name per intention. Everything runs in .venv, which `make setup` makes and keeps.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.ready
+SEEDS  ?= 200
+SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
+CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
+QUICK  := not slow and not azurite and not root and not systemd and not prometheus
+
+.PHONY: setup fmt check cover test run bench docs sim integration system clean
+
+setup: $(STAMP)                    ## everything that streamd and its checks need
+
+$(STAMP): requirements.lock pyproject.toml scripts/setup.sh
+	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh
+	touch $@
+
+fmt: setup                         ## format, and mend what can be mended safely
+	$(BIN)/ruff check --fix --quiet . || true
+	$(BIN)/ruff format --quiet .
+
+check: setup                       ## static checks and quick tests: under a minute, no network
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
+
+cover: setup                       ## every branch of the pure core is run by a quick test
+	$(BIN)/coverage run -m pytest -q -m "$(QUICK)" tests/unit tests/property
+	$(BIN)/coverage report --include=$(CORE) --skip-covered --show-missing --fail-under=100
+
+test: setup                        ## everything, with the services that it needs
+	sh scripts/setup_tests.sh
+	$(MAKE) --no-print-directory check
+	$(MAKE) --no-print-directory cover
+	$(BIN)/pytest
+
+run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
+	sh scripts/run_demo.sh $(DIR)
+
+bench: setup                       ## how fast, beside other tools
+	$(BIN)/python -m bench
+
+docs: setup                        ## regenerate the generated pages; CI fails if they differ
+	$(BIN)/python scripts/generate_docs.py
+	$(BIN)/python -m streamd.observe.metrics_page > docs/metrics.md
+	$(BIN)/pytest -q tests/golden --update-golden
+
+sim: setup                         ## simulated schedules under virtual time; SEEDS=1000 for more
+	$(SEEDED) $(BIN)/pytest -q tests/sim
+
+integration: setup                 ## against real services and file systems
+	sh scripts/setup_tests.sh
+	$(BIN)/pytest -q tests/integration tests/contract
+
+system: setup                      ## against a real systemd, with kill -9
+	sh scripts/setup_tests.sh
+	$(BIN)/pytest -q tests/system
+
+clean:                             ## remove what was made here
+	rm -rf $(VENV) .run .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

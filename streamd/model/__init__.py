@@ -1,0 +1,1 @@
+"""What things are: identifiers, entries, records and points. Values only."""
