@@ -1,0 +1,1 @@
+"""The configuration: types, reading, checks, and what a reload changes."""

@@ -1,0 +1,71 @@
+"""What a reload changes: pure, from the old and the new configuration."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from streamd.config.model import Config, Table
+
+# what is opened once at start, and would have to be closed under the work in progress
+RESTART_KEYS: Final = frozenset(
+    {"vault.url", "vault.key_file", "local.path", "daemon.state", "daemon.socket", "metrics.listen"}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigChanges:
+    """Differences, by name. `applies` and `needs_restart` are dotted keys, without the sources."""
+
+    added_sources: tuple[str, ...] = ()
+    removed_sources: tuple[str, ...] = ()
+    changed_sources: tuple[str, ...] = ()
+    applies: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing changes at all."""
+        return not (
+            self.added_sources
+            or self.removed_sources
+            or self.changed_sources
+            or self.applies
+            or self.needs_restart
+        )
+
+
+def diff(old: Config, new: Config) -> ConfigChanges:
+    """Return what a daemon running `old` does when it is given `new`."""
+    before, after = old.sources, new.sources
+    changed = _changed_keys(old, new)
+    return ConfigChanges(
+        added_sources=tuple(sorted(after.keys() - before.keys())),
+        removed_sources=tuple(sorted(before.keys() - after.keys())),
+        changed_sources=tuple(
+            sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
+        ),
+        applies=tuple(key for key in changed if key not in RESTART_KEYS),
+        needs_restart=tuple(key for key in changed if key in RESTART_KEYS),
+    )
+
+
+def _changed_keys(old: Config, new: Config) -> list[str]:
+    """Return the dotted keys, sources aside, that do not have the same value in both."""
+    before, after = _flat(old), _flat(new)
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+
+
+def _flat(config: Config) -> dict[str, object]:
+    """Return every value by its dotted TOML key, one level of tables deep."""
+    flat: dict[str, object] = {}
+    for name, info in type(config).model_fields.items():
+        value = getattr(config, name)
+        if name == "sources" or value is None:
+            continue
+        if isinstance(value, dict):
+            flat.update({f"{name}.{key}": entry for key, entry in value.items()})
+        elif isinstance(value, Table):
+            for inner, inner_info in type(value).model_fields.items():
+                flat[f"{name}.{inner_info.validation_alias or inner}"] = getattr(value, inner)
+        else:
+            flat[str(info.validation_alias or name)] = value
+    return flat

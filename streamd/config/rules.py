@@ -1,0 +1,115 @@
+"""What several parts of a configuration must satisfy together.
+
+Pure: looks at values only, so that a configuration can be checked on another machine than its
+own. What must be true on this machine (paths exist, secrets are private) is in `config.host`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Final
+
+from streamd.config.locate import KeyPath
+from streamd.config.model import Config
+
+# for each way to authenticate: the secrets of which one must be named
+_SECRETS: Final = {
+    "sas": ("sas",),
+    "shared-key": ("shared_key",),
+    "connection-string": ("connection_string",),
+    "service-principal": ("certificate", "client_secret"),
+}
+_SECRET_KINDS: Final = ("sas", "shared_key", "connection_string", "client_secret")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong with the key at `key`, and the nearest name that would be right."""
+
+    key: KeyPath
+    message: str
+    hint: str | None = None
+
+
+def nearest(word: str, known: object) -> str | None:
+    """Return the one of `known` that somebody who wrote `word` most likely meant."""
+    assert isinstance(known, list | tuple | dict)
+    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return matches[0] if matches else None
+
+
+def check(config: Config) -> tuple[Problem, ...]:
+    """Return every rule that `config` breaks; empty if it can be used."""
+    rules = (_policies_exist, _paths_are_apart, _own_places_are_apart, _vault_is_complete)
+    return tuple(problem for rule in rules for problem in rule(config))
+
+
+def contains(outer: str, inner: str) -> bool:
+    """Return whether the path `inner` is `outer` or lies below it."""
+    return inner == outer or inner.startswith(outer.rstrip("/") + "/")
+
+
+def own_directories(config: Config) -> dict[KeyPath, str]:
+    """Return the directories that streamd itself writes into, by their key."""
+    places: dict[KeyPath, str] = {("daemon", "state"): config.daemon.state}
+    if config.local is not None:
+        places["local", "path"] = config.local.path
+    if config.vault.directory is not None:
+        places["vault", "url"] = config.vault.directory
+    return places
+
+
+def _policies_exist(config: Config) -> Iterator[Problem]:
+    known = ["default", *config.policies]
+    for name, source in config.sources.items():
+        if source.policy not in known:
+            key = ("sources", name, "policy")
+            message = f'there is no policy "{source.policy}"'
+            yield Problem(key, message, nearest(source.policy, known))
+
+
+def _paths_are_apart(config: Config) -> Iterator[Problem]:
+    seen: list[tuple[str, str]] = []
+    for name, source in config.sources.items():
+        for path in source.paths:
+            for other_name, other in seen:
+                if contains(other, path) or contains(path, other):
+                    yield Problem(
+                        ("sources", name, "paths"),
+                        f'"{path}" is protected twice: source {other_name} has "{other}"',
+                    )
+            seen.append((name, path))
+
+
+def _own_places_are_apart(config: Config) -> Iterator[Problem]:
+    for key, own in own_directories(config).items():
+        for name, source in config.sources.items():
+            for path in source.paths:
+                if contains(path, own) or contains(own, path):
+                    where = ".".join(map(str, key))
+                    yield Problem(
+                        ("sources", name, "paths"),
+                        f'"{path}" and streamd\'s own "{own}" ({where}) contain one another',
+                    )
+    vault = config.vault.directory
+    if vault is not None and config.local is not None and vault == config.local.path:
+        yield Problem(("local", "path"), "the vault itself is there; leave [local] out")
+
+
+def _vault_is_complete(config: Config) -> Iterator[Problem]:
+    vault = config.vault
+    if vault.directory is None and config.local is None:
+        yield Problem(("local",), "a vault in a container needs a [local] table for its spool")
+    needed = _SECRETS.get(vault.auth, ())
+    if needed and not any(vault.named_secret(kind) for kind in needed):
+        names = " or ".join(f"{kind}_file" for kind in needed)
+        yield Problem(("vault", "auth"), f'"{vault.auth}" needs {names}')
+    if vault.auth == "service-principal":
+        for name in ("client_id", "tenant_id"):
+            if not getattr(vault, name):
+                yield Problem(("vault", "auth"), f'"service-principal" needs {name}')
+    for kind in _SECRET_KINDS:
+        secret = vault.named_secret(kind)
+        if secret is not None and secret.file and secret.credential:
+            key = ("vault", f"{kind}_credential")
+            yield Problem(key, f"{kind}_file is given too: choose one of them")

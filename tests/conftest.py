@@ -1,0 +1,70 @@
+"""What all tests share: Hypothesis profiles, golden files, and no skipped test in CI."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# tests that may be skipped in CI: part of the reason → why that is no loss
+SKIPS_ALLOWED: dict[str, str] = {}
+
+settings.register_profile(
+    "dev",
+    max_examples=50,
+    deadline=None,  # the machine is shared: slowness is not a counter-example
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.register_profile("ci", parent=settings.get_profile("dev"), max_examples=200)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write what the golden tests produce"
+    )
+
+
+class _SkipWatch:
+    """In CI a test that did not run is a failure: nobody reads the list of skips."""
+
+    def __init__(self) -> None:
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if not report.skipped or hasattr(report, "wasxfail"):
+            return
+        reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else "?"
+        if not any(allowed in reason for allowed in SKIPS_ALLOWED):
+            self.skipped.append(f"{report.nodeid}: {reason}")
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.skipped:
+            self.skipped.append(f"{report.nodeid}: whole module")
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.skipped and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for line in self.skipped:
+            terminalreporter.write_line(f"skipped in CI, which is a failure: {line}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if os.environ.get("CI"):
+        config.pluginmanager.register(_SkipWatch(), "no-skips-in-ci")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest):
+    """Compare a text with a committed file, or write it with --update-golden."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, "utf-8")
+        assert path.exists(), f"{path} is missing: run pytest --update-golden"
+        assert path.read_text("utf-8") == text, f"{path} differs: run pytest --update-golden"
+
+    return compare
