@@ -1,0 +1,1 @@
+"""Objects by name: one port, its adapters and their wrappers."""

@@ -1,0 +1,75 @@
+"""BlobStore of two layers: the local copy in front, the vault behind it.
+
+Everything durable goes to the local layer first; an uploader copies it to the vault and an eviction
+may then drop the local object. So an object may be in either layer or in both, and reading prefers
+the one that costs nothing.
+"""
+
+from collections.abc import AsyncIterator
+
+from streamd.errors import BlobNotFound, StreamdError
+from streamd.storage.port import BlobInfo, BlobName, BlobStore, Bytes
+
+
+class LayeredBlobStore:
+    """Reads prefer `local` and fall back to `remote`, object by object; puts go to `local` alone.
+
+    That a put conflicts with an object that is in the vault only is noticed by the upload.
+    `local_bytes_read` and `remote_bytes_read` prove what a restore fetched from where.
+    """
+
+    def __init__(self, local: BlobStore, remote: BlobStore) -> None:
+        self._local = local
+        self._remote = remote
+        self.local_bytes_read = 0
+        self.remote_bytes_read = 0
+
+    async def put(self, name: BlobName, data: Bytes) -> None:
+        """Create `name` in the local layer; see the port."""
+        await self._local.put(name, data)
+
+    async def get(self, name: BlobName, *, offset: int = 0, size: int | None = None) -> bytes:
+        """Return exactly the requested range; whatever is wrong with the local one, the other."""
+        try:
+            content = await self._local.get(name, offset=offset, size=size)
+        except StreamdError as local_error:
+            content = await self._get_remote(name, offset, size, local_error)
+            self.remote_bytes_read += len(content)
+        else:
+            self.local_bytes_read += len(content)
+        return content
+
+    async def _get_remote(
+        self, name: BlobName, offset: int, size: int | None, local_error: StreamdError
+    ) -> bytes:
+        try:
+            return await self._remote.get(name, offset=offset, size=size)
+        except BlobNotFound:
+            # The local layer has it, and cannot give it: that is what is to be mended.
+            raise local_error from None
+
+    async def scan(self, prefix: str) -> AsyncIterator[BlobInfo]:
+        """Yield what is in either layer, once, in name order; the local row if it is in both."""
+        local, remote = self._local.scan(prefix), self._remote.scan(prefix)
+        near, far = await anext(local, None), await anext(remote, None)
+        while near is not None or far is not None:
+            if near is not None and (far is None or near.name <= far.name):
+                yield near
+                if far is not None and near.name == far.name:
+                    far = await anext(remote, None)
+                near = await anext(local, None)
+            elif far is not None:
+                yield far
+                far = await anext(remote, None)
+
+    async def delete(self, name: BlobName) -> None:
+        """Delete `name` from both layers, from the vault first: a failure leaves it listed."""
+        await self._remote.delete(name)
+        await self._local.delete(name)
+
+    async def aclose(self) -> None:
+        """Close both layers."""
+        try:
+            await self._local.aclose()
+        finally:
+            await self._remote.aclose()

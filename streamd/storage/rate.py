@@ -1,0 +1,67 @@
+"""A limit on bytes per second that can be changed while it is waited for."""
+
+import asyncio
+from contextlib import suppress
+
+from streamd.effects import Clock
+
+
+class ByteRate:
+    """Spreads bytes so that they never exceed a rate, whatever their portions.
+
+    Whoever moves bytes leaves a debt that time pays off at the rate; the next one waits until there
+    is none. Idle time is not saved up, so that no burst follows it. First come, first served.
+    """
+
+    def __init__(self, clock: Clock, bytes_per_second: int | None) -> None:
+        self._clock = clock
+        self._rate = bytes_per_second
+        self._debt_bytes = 0.0
+        self._settled_at = clock.monotonic()
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
+
+    @property
+    def bytes_per_second(self) -> int | None:
+        """The limit: None is none at all, 0 lets nothing through."""
+        return self._rate
+
+    def limit(self, bytes_per_second: int | None) -> None:
+        """Change the limit, also for those who wait."""
+        self._settle()
+        self._rate = bytes_per_second
+        self._changed.set()
+
+    async def take(self, size_bytes: int) -> None:
+        """Return when `size_bytes` may be moved."""
+        async with self._turn:
+            while (wait := self._wait_seconds()) != 0:
+                self._changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+            self.charge(size_bytes)
+
+    def charge(self, size_bytes: int) -> None:
+        """Note that `size_bytes` were moved without asking, because nobody knew how many."""
+        self._settle()
+        self._debt_bytes += size_bytes
+
+    def _wait_seconds(self) -> float | None:
+        """Return how long the debt lasts; None if forever, as nothing may pass."""
+        self._settle()
+        if self._rate is None:
+            return 0
+        if self._rate == 0:
+            return None
+        return self._debt_bytes / self._rate
+
+    def _settle(self) -> None:
+        now = self._clock.monotonic()
+        if self._rate is None:
+            self._debt_bytes = 0.0
+        else:
+            paid = self._rate * (now - self._settled_at)
+            # Less than half a byte is rounding: waiting for it would take ever smaller waits.
+            self._debt_bytes = left if (left := self._debt_bytes - paid) >= 0.5 else 0.0  # noqa: PLR2004
+        self._settled_at = now
