@@ -1,0 +1,108 @@
+"""From an open file to pieces: where data and holes are, chunk boundaries, chunk ids."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
+
+from streamd.sources.port import Piece
+
+_BLOCK: Final = 4096
+_FINE_MAX: Final = 1024 * 1024  # in files up to this size every hole of a block counts
+_COARSE_HOLE_MIN: Final = 64 * 1024  # in larger ones a smaller hole is read as zeros
+_READ_STEP_MAX: Final = 1 << 30
+
+Hasher = Callable[[memoryview], bytes]
+
+
+class Cutter(Protocol):
+    """Finds chunk boundaries; stateless, so that several threads may use one."""
+
+    def cut(self, buffer: memoryview, *, final: bool) -> list[int]:
+        """Return the sizes of the chunks in `buffer`, in order.
+
+        When not `final` the last, unfinished chunk is left out: carry it over.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Chunking:
+    """How content becomes chunks: one profile for all files of a source."""
+
+    cutter: Cutter
+    hasher: Hasher  # of plaintext to the 32 bytes of a chunk id
+    small_file_max: int  # a file up to this size is one chunk
+
+    def pieces(self, arena: memoryview, start: int, end: int, *, file_size: int) -> list[Piece]:
+        """Return the chunks of a whole run of data, at `start` to `end` of the arena."""
+        if start < end and file_size <= self.small_file_max:
+            return [Piece(self.hasher(arena[start:end]), start, end - start)]
+        return self.cut(arena, start, end, final=True)
+
+    def cut(self, arena: memoryview, start: int, end: int, *, final: bool) -> list[Piece]:
+        """Return the chunks between `start` and `end`; without the unfinished one if not final."""
+        if start == end:
+            return []
+        pieces = []
+        for size in self.cutter.cut(arena[start:end], final=final):
+            pieces.append(Piece(self.hasher(arena[start : start + size]), start, size))
+            start += size
+        return pieces
+
+
+class Extent(NamedTuple):
+    """A run of a file: data, or a hole."""
+
+    offset: int
+    size: int
+    hole: bool
+
+
+def is_sparse(status: os.stat_result) -> bool:
+    """Say whether the file may have holes: fewer blocks than its size needs."""
+    return status.st_size > _BLOCK and status.st_blocks * 512 < status.st_size
+
+
+def extents(fd: int, size: int) -> Iterator[Extent]:
+    """Yield the runs of data and the holes of a file up to `size`, in order, without gaps.
+
+    Small holes of large files count as data, so that content is not cut to shreds.
+    """
+    hole_min = _BLOCK if size <= _FINE_MAX else _COARSE_HOLE_MIN
+    data_at = at = 0
+    while at < size:
+        hole_at = _seek(fd, at, os.SEEK_HOLE, size)
+        if hole_at >= size:
+            break
+        at = _seek(fd, hole_at, os.SEEK_DATA, size)
+        if at - hole_at < hole_min:
+            continue
+        if hole_at > data_at:
+            yield Extent(data_at, hole_at - data_at, hole=False)
+        yield Extent(hole_at, at - hole_at, hole=True)
+        data_at = at
+    if data_at < size:
+        yield Extent(data_at, size - data_at, hole=False)
+
+
+def _seek(fd: int, at: int, whence: int, size: int) -> int:
+    try:
+        return min(os.lseek(fd, at, whence), size)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing of that kind up to the end
+            return size
+        if error.errno == errno.EINVAL:  # this file system does not know: all is data
+            return size if whence == os.SEEK_HOLE else at
+        raise
+
+
+def read_fully(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` from `offset` of the file; return fewer bytes only if the file ends."""
+    done = 0
+    while done < len(view):
+        count = os.preadv(fd, [view[done : done + _READ_STEP_MAX]], offset + done)
+        if count == 0:
+            break
+        done += count
+    return done

@@ -1,0 +1,171 @@
+"""Reading one large file in pieces, with chunks that run on from piece to piece."""
+
+import errno
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from streamd.effects import Clock
+from streamd.sources.filesystem import native
+from streamd.sources.filesystem.arena import is_unused, new_buffer
+from streamd.sources.filesystem.coherence import is_coherent, settle
+from streamd.sources.filesystem.content import Chunking, Extent, extents, read_fully
+from streamd.sources.filesystem.listing import host_stat
+from streamd.sources.filesystem.opening import open_directory
+from streamd.sources.filesystem.reading import failure, is_expected, open_file, read_xattrs
+from streamd.sources.filesystem.scope import TreeScope, split
+from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
+
+_PIECES_MAX: Final = 4096  # of one arena, so that shredded files do not fill the memory
+
+
+class LargeFile:
+    """A `LargeRead` of a file in a tree. Never raises OSError: `finish` tells what happened."""
+
+    def __init__(
+        self,
+        scope: TreeScope,
+        chunking: Chunking,
+        clock: Clock,
+        request: ReadRequest,
+        *,
+        batch_bytes_max: int,
+    ) -> None:
+        self._chunking = chunking
+        self._clock = clock
+        self._request = request
+        self._size_max = batch_bytes_max
+        self._buffer = bytearray()
+        self._tail = b""  # data of a chunk that is not finished yet
+        self._extents: Iterator[Extent] = iter(())
+        self._extent = Extent(0, 0, hole=False)
+        self._done = 0  # bytes of the file accounted for, the tail included
+        self._fd = -1
+        self._failure: ReadResult | None = None
+        try:
+            self._open(scope)
+        except OSError as error:
+            self._fail(error)
+
+    def _open(self, scope: TreeScope) -> None:
+        directory, name = split(self._request.path)
+        dir_fd = open_directory(scope, directory)
+        try:
+            self._fd = open_file(name, dir_fd)
+        finally:
+            os.close(dir_fd)
+        self._before, self._writer = settle(self._fd, self._clock.now_us(), probe=True)
+        if not is_expected(self._before, self._request.expected):
+            self._failure = ReadResult(Outcome.TYPE_CHANGED, self._request.expected)
+            return
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        self._extents = extents(self._fd, self._before.st_size)
+
+    def next(self) -> tuple[memoryview, list[Piece]] | None:
+        """Return an arena and its pieces; None at the end.
+
+        The arena may be kept: its memory is used again only when nobody refers to it any more.
+        """
+        if self._failure is not None or self._fd < 0:
+            return None
+        try:
+            arena, pieces = self._fill()
+        except OSError as error:
+            self._fail(error)
+            return None
+        return (arena, pieces) if pieces else None
+
+    def _fill(self) -> tuple[memoryview, list[Piece]]:
+        arena = self._take_buffer()
+        used = len(self._tail)
+        arena[:used] = self._tail
+        self._tail = b""
+        start = 0  # of the data not cut yet
+        pieces: list[Piece] = []
+        while len(pieces) < _PIECES_MAX:
+            if not self._extent.size and not self._next_extent():
+                return arena[:used], pieces + self._chunking.cut(arena, start, used, final=True)
+            if self._extent.hole:
+                pieces += self._chunking.cut(arena, start, used, final=True)
+                pieces.append(Piece(None, used, self._extent.size))
+                start = used
+                self._done += self._extent.size
+                self._extent = self._extent._replace(size=0)
+                continue
+            used += self._read_into(arena[used:])
+            if self._extent.size:  # the arena is full
+                break
+        return self._cut(arena, start, used, pieces)
+
+    def _cut(
+        self, arena: memoryview, start: int, used: int, pieces: list[Piece]
+    ) -> tuple[memoryview, list[Piece]]:
+        """Cut what is complete and carry the rest over."""
+        found = self._chunking.cut(arena, start, used, final=False)
+        end = found[-1].offset + found[-1].size if found else start
+        pieces += found
+        if not pieces:  # a chunk larger than the arena: no boundary will come
+            return arena[:used], self._chunking.cut(arena, start, used, final=True)
+        self._tail = bytes(arena[end:used])
+        return arena[:end], pieces
+
+    def _next_extent(self) -> bool:
+        self._extent = next(self._extents, Extent(0, 0, hole=False))
+        return self._extent.size > 0
+
+    def _read_into(self, room: memoryview) -> int:
+        """Read the next part of the current run of data; a file that ends early ends the run."""
+        offset, size, _ = self._extent
+        wanted = min(size, len(room))
+        count = read_fully(self._fd, room[:wanted], offset)
+        if count:
+            os.posix_fadvise(self._fd, offset, count, os.POSIX_FADV_DONTNEED)
+        self._done += count
+        if count < wanted:
+            self._extents = iter(())
+            self._extent = Extent(0, 0, hole=False)
+        else:
+            self._extent = Extent(offset + count, size - count, hole=False)
+        return count
+
+    def _take_buffer(self) -> memoryview:
+        size = max(self._size_max, len(self._tail) + 1)
+        if len(self._buffer) != size or not is_unused(self._buffer):
+            self._buffer = new_buffer(size)
+        return memoryview(self._buffer)
+
+    def finish(self) -> ReadResult:
+        """Say how it went, without pieces, and close."""
+        try:
+            return self._failure or self._conclude()
+        except OSError as error:
+            return failure(self._request, error)
+        finally:
+            self.close()
+
+    def _conclude(self) -> ReadResult:
+        if self._fd < 0:
+            return failure(self._request, OSError(errno.EBADF, "closed before it was finished"))
+        xattrs = read_xattrs(self._fd)
+        after = os.fstat(self._fd)
+        coherent = (
+            is_coherent(self._fd, self._before, after, self._clock.now_us(), writer=self._writer)
+            and self._done == after.st_size
+        )
+        status = host_stat(after)
+        return ReadResult(
+            Outcome.OK if coherent else Outcome.FUZZY,
+            status if coherent else status._replace(size=self._done),
+            xattrs=xattrs,
+            btime_ns=native.BirthClock().of(self._fd),
+        )
+
+    def close(self) -> None:
+        """Give up early; harmless after `finish`."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _fail(self, error: OSError) -> None:
+        self._failure = failure(self._request, error)
+        self.close()

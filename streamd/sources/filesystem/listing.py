@@ -1,0 +1,189 @@
+"""Looking at a directory: what is there, and its lstat."""
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+from streamd.sources.filesystem.mounts import pseudo_devices
+from streamd.sources.filesystem.opening import open_directory
+from streamd.sources.filesystem.scope import TreeScope, join
+from streamd.sources.port import VIRTUAL_ROOT, Listing
+
+_GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ESTALE})
+_REGULAR: Final = int(EntryType.REGULAR)
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
+_SIZED: Final = (int(EntryType.REGULAR), int(EntryType.SYMLINK))
+# Indexed by the four type bits of st_mode, so that the loop needs one lookup.
+_TYPES: Final[list[int]] = [0] * 16
+for _bits, _type in (
+    (stat.S_IFREG, EntryType.REGULAR),
+    (stat.S_IFDIR, EntryType.DIRECTORY),
+    (stat.S_IFLNK, EntryType.SYMLINK),
+    (stat.S_IFIFO, EntryType.FIFO),
+    (stat.S_IFCHR, EntryType.CHARACTER),
+    (stat.S_IFBLK, EntryType.BLOCK),
+    (stat.S_IFSOCK, EntryType.SOCKET),
+):
+    _TYPES[_bits >> 12] = int(_type)
+
+
+def host_stat(status: os.stat_result) -> HostStat:
+    """Return what matters of a stat result."""
+    mode = status.st_mode
+    kind = _TYPES[mode >> 12]
+    return HostStat(
+        kind,
+        mode & 0o7777,
+        status.st_uid,
+        status.st_gid,
+        status.st_size if kind in _SIZED else 0,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_dev,
+        status.st_ino,
+        status.st_nlink,
+        status.st_rdev,
+    )
+
+
+class Examiner:
+    """Answers `Source.examine` for a set of trees. Used by one thread at a time."""
+
+    def __init__(
+        self, scope: TreeScope, *, one_file_system: bool, max_file_size: int | None
+    ) -> None:
+        self._scope = scope
+        self._one_file_system = one_file_system
+        self._max_file_size = max_file_size
+
+    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+        """Look at `names` in `directory`, or at everything in it when None."""
+        if directory == VIRTUAL_ROOT:
+            return self._examine_roots(names)
+        if directory.startswith(b"//"):
+            directory = directory[1:]  # an entry of the root "/", joined by somebody
+        listing = Listing()
+        if not self._scope.protects(directory, directory=True):
+            listing.error = errno.ENOENT
+            return listing
+        flags = os.O_RDONLY if names is None else os.O_PATH
+        try:
+            fd = open_directory(self._scope, directory, flags=flags)
+        except OSError as error:
+            listing.error = error.errno or errno.EIO
+            return listing
+        try:
+            self._examine_open(fd, directory, names, listing)
+        except OSError as error:
+            listing.error = error.errno or errno.EIO
+        finally:
+            os.close(fd)
+        return listing
+
+    def _examine_roots(self, names: Sequence[bytes] | None) -> Listing:
+        listing = Listing()
+        roots = self._scope.roots
+        for root in roots if names is None else [name for name in names if name in roots]:
+            try:
+                listing.entries[root] = host_stat(os.lstat(root))
+            except OSError as error:
+                if error.errno not in _GONE:
+                    listing.failed[root] = error.errno or errno.EIO
+        return listing
+
+    def _examine_open(
+        self, fd: int, directory: bytes, names: Sequence[bytes] | None, listing: Listing
+    ) -> None:
+        wanted: Iterable[bytes] = _names_by_inode(fd) if names is None else names
+        hidden = self._scope.hidden_in(directory)
+        if hidden:
+            wanted = [name for name in wanted if name not in hidden]
+        if self._scope.tags:
+            wanted = self._without_tagged(fd, directory, wanted, whole=names is None)
+        keep = self._filter(directory)
+        device = os.fstat(fd).st_dev
+        entries = listing.entries
+        lstat = os.stat
+        foreign = []
+        for name in wanted:
+            try:
+                status = lstat(name, dir_fd=fd, follow_symlinks=False)
+            except OSError as error:
+                if error.errno not in _GONE:
+                    listing.failed[name] = error.errno or errno.EIO
+                continue
+            entry = host_stat(status)
+            if keep is not None and not keep(name, entry):
+                continue
+            entries[name] = entry
+            if entry.dev != device and entry.type == _DIRECTORY:
+                foreign.append(name)
+        if foreign:
+            self._close_mounts(listing, foreign)
+
+    def _filter(self, directory: bytes) -> Callable[[bytes, HostStat], bool] | None:
+        """Return the test an entry must pass, None when all do (the quick way)."""
+        rules, size_max = self._scope.rules, self._max_file_size
+        if not rules and size_max is None:
+            return None
+        root = self._scope.root_of(directory)
+        assert root is not None
+        relative = self._scope.relative(root, directory)
+        prefix = relative + b"/" if relative else b""
+
+        def keep(name: bytes, entry: HostStat) -> bool:
+            if size_max is not None and entry.type == _REGULAR and entry.size > size_max:
+                return False
+            return not (
+                rules and rules.excludes_entry(prefix + name, directory=entry.type == _DIRECTORY)
+            )
+
+        return keep
+
+    def _without_tagged(
+        self, fd: int, directory: bytes, wanted: Iterable[bytes], *, whole: bool
+    ) -> Iterable[bytes]:
+        """Leave only the tag itself when the directory carries one ("exclude if present")."""
+        tags = self._scope.tags
+        wanted = list(wanted)
+        if whole:
+            present = tags.intersection(wanted)
+        else:
+            present = frozenset(tag for tag in tags if _exists(fd, tag))
+        if not present or directory in self._scope.roots:
+            return wanted
+        return [name for name in wanted if name in present]
+
+    def _close_mounts(self, listing: Listing, foreign: list[bytes]) -> None:
+        if self._one_file_system:
+            listing.closed.update(foreign)
+            return
+        pseudo = pseudo_devices()
+        listing.closed.update(name for name in foreign if listing.entries[name].dev in pseudo)
+
+
+def _names_by_inode(fd: int) -> list[bytes]:
+    """Return all names, in the order in which their inodes lie on the disk."""
+    try:
+        with os.scandir(b"/proc/self/fd/%d" % fd) as found:  # unlike scandir(fd), gives bytes
+            return [entry.name for entry in sorted(found, key=os.DirEntry.inode)]
+    except FileNotFoundError:  # no /proc
+        with os.scandir(fd) as listed:
+            return [os.fsencode(entry.name) for entry in listed]
+
+
+def _exists(fd: int, name: bytes) -> bool:
+    try:
+        os.stat(name, dir_fd=fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return True
+
+
+def child(directory: bytes, name: bytes) -> bytes:
+    """Return the path of an entry that `examine(directory)` found."""
+    return name if directory == VIRTUAL_ROOT else join(directory, name)

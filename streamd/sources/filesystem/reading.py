@@ -1,0 +1,260 @@
+"""Reading entries: small files whole, coherent with their stat; of all others the metadata."""
+
+import errno
+import os
+from collections.abc import Sequence
+from typing import Final
+
+from streamd.effects import Clock
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+from streamd.sources.filesystem import native
+from streamd.sources.filesystem.arena import ArenaPool
+from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
+from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
+from streamd.sources.filesystem.listing import host_stat
+from streamd.sources.filesystem.opening import open_directory
+from streamd.sources.filesystem.scope import TreeScope, split
+from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadResult
+
+SLACK: Final = 64 * 1024  # room for files that grew since they were examined
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_REGULAR: Final = int(EntryType.REGULAR)
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
+_SYMLINK: Final = int(EntryType.SYMLINK)
+
+_VANISHED: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
+_CHANGED: Final = frozenset({errno.ELOOP, errno.ENXIO})
+_BROKEN: Final = frozenset(
+    {
+        errno.EIO,
+        errno.EUCLEAN,
+        errno.EBADMSG,
+        errno.EREMOTEIO,
+        errno.ETIMEDOUT,
+        errno.ENOMEM,
+        errno.EMFILE,
+        errno.ENFILE,
+    }
+)
+_access_time_kept = {"possible": True}
+
+
+def outcome_of(error: OSError) -> Outcome:
+    """Return what an error while reading means for the entry."""
+    if error.errno in _VANISHED:
+        return Outcome.VANISHED
+    if error.errno in _CHANGED:
+        return Outcome.TYPE_CHANGED
+    return Outcome.FAILED if error.errno in _BROKEN else Outcome.UNREADABLE
+
+
+def failure(request: ReadRequest, error: OSError) -> ReadResult:
+    """Return the result of an entry that could not be read."""
+    return ReadResult(outcome_of(error), request.expected, errno=error.errno or errno.EIO)
+
+
+def open_file(name: bytes, dir_fd: int, *, flags: int = _OPEN_FLAGS) -> int:
+    """Open for reading without leaving a trace in the access time, where that is allowed."""
+    if _access_time_kept["possible"]:
+        try:
+            return os.open(name, flags | os.O_NOATIME, dir_fd=dir_fd)
+        except PermissionError:
+            fd = os.open(name, flags, dir_fd=dir_fd)
+            _access_time_kept["possible"] = False  # files of others: do not try for each again
+            return fd
+    return os.open(name, flags, dir_fd=dir_fd)
+
+
+def read_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
+    """Return extended attributes, ACLs among them, by name; empty where there is no such thing."""
+    follow = isinstance(target, int)
+    try:
+        names = os.listxattr(target, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}:
+            return ()
+        raise
+    if not names:
+        return ()
+    found = []
+    for name in names:
+        try:
+            found.append((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)))
+        except OSError as error:
+            if error.errno not in {errno.ENODATA, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP}:
+                raise
+    return tuple(sorted(found))
+
+
+def is_expected(status: os.stat_result, expected: HostStat) -> bool:
+    """Say whether this is still the file that was examined, not another under its name."""
+    return status.st_ino == expected.ino and host_stat(status).type == expected.type
+
+
+class BatchReader:
+    """Reads one batch of requests, in one thread, into one arena."""
+
+    def __init__(
+        self,
+        scope: TreeScope,
+        chunking: Chunking,
+        clock: Clock,
+        pool: ArenaPool,
+        requests: Sequence[ReadRequest],
+    ) -> None:
+        self._scope = scope
+        self._chunking = chunking
+        self._clock = clock
+        self._requests = requests
+        self._reserved = sum(request.expected.size for request in requests if _is_file(request))
+        self._arena = pool.take(self._reserved + SLACK)
+        self._used = 0
+        self._directory = b""
+        self._directory_fd = -1
+        self._births = native.BirthClock()
+        self._now_us = clock.now_us()
+        self._read_seconds = self._hash_seconds = 0.0
+
+    def run(self) -> ReadBatch:
+        """Return the results, in the order of the requests."""
+        try:
+            results = [self._read(request) for request in self._requests]
+        finally:
+            if self._directory_fd >= 0:
+                os.close(self._directory_fd)
+        arena = self._arena[: self._used]
+        return ReadBatch(arena, results, self._used, self._read_seconds, self._hash_seconds)
+
+    def _read(self, request: ReadRequest) -> ReadResult:
+        directory, name = split(request.path)
+        kind = request.expected.type
+        try:
+            if self._directory != directory:
+                self._enter(directory)
+            if kind == _REGULAR:
+                self._reserved -= request.expected.size
+                return self._read_file(request, name)
+            if kind == _DIRECTORY:
+                return self._read_directory(request, name)
+            return self._read_other(request, name)
+        except OSError as error:
+            return failure(request, error)
+
+    def _enter(self, directory: bytes) -> None:
+        """Make `directory` the one that names are relative to; requests come side by side."""
+        fd = open_directory(self._scope, directory)
+        if self._directory_fd >= 0:
+            os.close(self._directory_fd)
+        self._directory, self._directory_fd = directory, fd
+
+    def _read_file(self, request: ReadRequest, name: bytes) -> ReadResult:
+        began = self._clock.monotonic()
+        fd = open_file(name, self._directory_fd)
+        try:
+            result, runs = self._load(request, fd)
+        finally:
+            os.close(fd)
+        loaded = self._clock.monotonic()
+        result.pieces = self._chunk(runs)
+        self._read_seconds += loaded - began
+        self._hash_seconds += self._clock.monotonic() - loaded
+        return result
+
+    def _load(self, request: ReadRequest, fd: int) -> tuple[ReadResult, list[Piece]]:
+        """Read content and metadata of one open file until they fit together, or give up."""
+        start = self._used
+        attempt = 0
+        while True:
+            before, writer = settle(fd, self._now_us)
+            room = len(self._arena) - start - self._reserved
+            if not is_expected(before, request.expected) or before.st_size > room:
+                return ReadResult(Outcome.TYPE_CHANGED, request.expected, retries=attempt), []
+            runs = self._read_runs(fd, before)
+            xattrs = read_xattrs(fd)
+            after = os.fstat(fd)
+            coherent = is_coherent(fd, before, after, self._now_us, writer=writer)
+            if coherent or attempt + 1 == TRIES:
+                break
+            self._used = start
+            pause(attempt)
+            attempt += 1
+            self._now_us = self._clock.now_us()
+        status = host_stat(after)
+        if not coherent:
+            status = status._replace(size=sum(run.size for run in runs))
+        result = ReadResult(
+            Outcome.OK if coherent else Outcome.FUZZY,
+            status,
+            xattrs=xattrs,
+            btime_ns=self._births.of(fd),
+            retries=attempt,
+        )
+        return result, runs
+
+    def _read_runs(self, fd: int, status: os.stat_result) -> list[Piece]:
+        """Read all data into the arena; the pieces still lack their ids (empty) and cuts."""
+        size = status.st_size
+        if not is_sparse(status):
+            return [self._read_run(fd, 0, size)] if size else []
+        return [
+            Piece(None, self._used, extent.size)
+            if extent.hole
+            else self._read_run(fd, extent.offset, extent.size)
+            for extent in extents(fd, size)
+        ]
+
+    def _read_run(self, fd: int, offset: int, size: int) -> Piece:
+        start = self._used
+        count = read_fully(fd, self._arena[start : start + size], offset)
+        self._used += count
+        return Piece(b"", start, count)
+
+    def _chunk(self, runs: list[Piece]) -> list[Piece]:
+        file_size = sum(run.size for run in runs)
+        pieces: list[Piece] = []
+        for run in runs:
+            if run.id is None:
+                pieces.append(run)
+            else:
+                end = run.offset + run.size
+                pieces += self._chunking.pieces(self._arena, run.offset, end, file_size=file_size)
+        return pieces
+
+    def _read_directory(self, request: ReadRequest, name: bytes) -> ReadResult:
+        fd = open_file(name, self._directory_fd, flags=_OPEN_FLAGS | os.O_DIRECTORY)
+        try:
+            xattrs = read_xattrs(fd)
+            status = os.fstat(fd)
+            if not is_expected(status, request.expected):
+                return ReadResult(Outcome.TYPE_CHANGED, request.expected)
+            births = self._births.of(fd)
+            return ReadResult(Outcome.OK, host_stat(status), xattrs=xattrs, btime_ns=births)
+        finally:
+            os.close(fd)
+
+    def _read_other(self, request: ReadRequest, name: bytes) -> ReadResult:
+        """Read a symbolic link, or what must not be opened: a pipe, a device, a socket."""
+        fd = self._directory_fd
+        is_link = request.expected.type == _SYMLINK
+        try:
+            target = os.readlink(name, dir_fd=fd) if is_link else b""
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            return ReadResult(Outcome.TYPE_CHANGED, request.expected)
+        xattrs = read_xattrs(b"/proc/self/fd/%d/%b" % (fd, name))
+        status = os.stat(name, dir_fd=fd, follow_symlinks=False)
+        if not is_expected(status, request.expected):
+            return ReadResult(Outcome.TYPE_CHANGED, request.expected)
+        return ReadResult(
+            Outcome.OK,
+            host_stat(status),
+            xattrs=xattrs,
+            target=target,
+            btime_ns=self._births.of(fd, name),
+        )
+
+
+def _is_file(request: ReadRequest) -> bool:
+    return request.expected.type == _REGULAR

@@ -1,0 +1,117 @@
+"""A set of file trees as a source: the parts of this folder behind the one port."""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from typing import Final
+
+from streamd.effects import Clock
+from streamd.sources.filesystem.arena import ArenaPool
+from streamd.sources.filesystem.content import Chunking, Cutter, Hasher
+from streamd.sources.filesystem.large import LargeFile
+from streamd.sources.filesystem.listing import Examiner
+from streamd.sources.filesystem.mountwatch import MountWatch
+from streamd.sources.filesystem.native import prepare_leases
+from streamd.sources.filesystem.polling import POLL_SECONDS
+from streamd.sources.filesystem.reading import SLACK, BatchReader
+from streamd.sources.filesystem.rules import ExcludeRules
+from streamd.sources.filesystem.scope import TreeScope
+from streamd.sources.filesystem.watching import WATCH_MODES, WatchSession
+from streamd.sources.port import LargeRead, Listing, ReadBatch, ReadRequest, WatchBatch
+
+SMALL_FILE_MAX: Final = 64 * 1024
+BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
+
+
+class FilesystemSource:
+    """Implements `sources.port.Source` for configured paths of this host.
+
+    `hasher` maps content to its 32-byte keyed chunk id. `exclude_if_present` are names that make
+    the directory they are in excluded, but for that name. Regular files larger than
+    `max_file_size` are left out. `ignore_paths` are streamd's own directories. All sources of
+    a process share one `mount_watch`; `watch_modes` are tried in order for each root.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        roots: tuple[bytes, ...],
+        *,
+        rules: ExcludeRules,
+        cutter: Cutter,
+        hasher: Hasher,
+        clock: Clock,
+        one_file_system: bool = False,
+        exclude_if_present: tuple[bytes, ...] = (),
+        max_file_size: int | None = None,
+        small_file_max: int = SMALL_FILE_MAX,
+        batch_bytes_max: int = BATCH_BYTES_MAX,
+        ignore_paths: tuple[bytes, ...] = (),
+        mount_watch: MountWatch | None = None,
+        watch_modes: tuple[str, ...] = WATCH_MODES,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._name = name
+        self._clock = clock
+        self._scope = TreeScope(roots, rules=rules, tags=exclude_if_present, ignored=ignore_paths)
+        self._examiner = Examiner(
+            self._scope, one_file_system=one_file_system, max_file_size=max_file_size
+        )
+        self._chunking = Chunking(cutter, hasher, small_file_max)
+        self._pool = ArenaPool(batch_bytes_max + SLACK)
+        self._batch_bytes_max = batch_bytes_max
+        self._one_file_system = one_file_system
+        self._mount_watch = mount_watch
+        self._allowed_modes = watch_modes
+        self._poll_seconds = poll_seconds
+        self._modes: dict[bytes, str] = {}
+        prepare_leases()
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+        return self._name
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The configured paths."""
+        return self._scope.roots
+
+    @property
+    def watch_modes(self) -> Mapping[bytes, str]:
+        """For each root, how it is watched: fanotify, inotify or polling."""
+        return self._modes
+
+    def watch(self) -> AsyncGenerator[WatchBatch, None]:
+        """Start watching, see the port. Used by one task at a time."""
+        shared = self._mount_watch or MountWatch(self._clock)
+        session = WatchSession(
+            self._scope,
+            self._clock,
+            shared,
+            self._modes,
+            one_file_system=self._one_file_system,
+            allowed=self._allowed_modes,
+            poll_seconds=self._poll_seconds,
+        )
+        return session.run()
+
+    def excluding_pattern(self, path: bytes, *, directory: bool) -> str | None:
+        """Return the exclude pattern that leaves `path` out, None when no pattern does."""
+        return self._scope.excluding_pattern(path, directory=directory)
+
+    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+        """Look at `names` in `directory`, or at all of it when None. Blocking."""
+        return self._examiner.examine(directory, names)
+
+    def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
+        """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""
+        return BatchReader(self._scope, self._chunking, self._clock, self._pool, requests).run()
+
+    def open_large(self, request: ReadRequest) -> LargeRead:
+        """Start to read a regular file too large for `read`. Blocking; never raises OSError."""
+        return LargeFile(
+            self._scope,
+            self._chunking,
+            self._clock,
+            request,
+            batch_bytes_max=self._batch_bytes_max,
+        )

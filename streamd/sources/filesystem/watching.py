@@ -1,0 +1,201 @@
+"""Watching one source: each tree by the best means that works where it is."""
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from streamd.effects import Clock
+from streamd.sources.filesystem.inbox import Inbox
+from streamd.sources.filesystem.inotify import InotifyWatch
+from streamd.sources.filesystem.mounts import PSEUDO_TYPES, Mount, MountTable
+from streamd.sources.filesystem.mountwatch import MountWatch
+from streamd.sources.filesystem.polling import POLL_SECONDS, PollingWatch
+from streamd.sources.filesystem.scope import TreeScope, below, split
+from streamd.sources.port import WatchBatch
+
+FANOTIFY: Final = "fanotify"
+INOTIFY: Final = "inotify"
+POLLING: Final = "polling"
+WATCH_MODES: Final = (FANOTIFY, INOTIFY, POLLING)  # from best to worst
+
+_IDLE_SECONDS: Final = 1.0  # the watermark moves at least this often
+_GATHER_SECONDS: Final = 0.02  # one batch for a burst, not one for each event
+_READS_MAX: Final = 16  # in one turn on the event loop
+_PATHS_MAX: Final = 20_000
+
+
+class WatchSession:
+    """One run of `FilesystemSource.watch`: owns inbox and fallbacks, shares the `MountWatch`."""
+
+    def __init__(
+        self,
+        scope: TreeScope,
+        clock: Clock,
+        shared: MountWatch,
+        modes: dict[bytes, str],
+        *,
+        one_file_system: bool,
+        allowed: tuple[str, ...] = WATCH_MODES,
+        poll_seconds: float = POLL_SECONDS,
+    ) -> None:
+        self._scope = scope
+        self._clock = clock
+        self._shared = shared
+        self._modes = modes
+        self._one_file_system = one_file_system
+        self._allowed = allowed
+        self._inbox = Inbox(scope)
+        self._polling = PollingWatch(self._inbox, clock, seconds=poll_seconds)
+        self._inotify: InotifyWatch | None = None
+        self._mounts = MountTable()
+        self._drained_us = 0
+
+    async def run(self) -> AsyncGenerator[WatchBatch, None]:
+        """Yield batches for ever; the first one when all is watched."""
+        try:
+            for root in self._scope.roots:
+                self._modes[root] = FANOTIFY
+                self._watch(root, root)
+                for mount in self._mounts_below(root):
+                    self._watch(mount.point, root)
+            await self._walk()
+            self._inbox.take(0)
+            self._drained_us = self._clock.now_us()
+            yield WatchBatch(drained_us=self._drained_us)
+            while True:
+                yield await self._next()
+        finally:
+            self._close()
+
+    async def _next(self) -> WatchBatch:
+        """Return the next batch, after a second at the latest."""
+        try:
+            async with asyncio.timeout(_IDLE_SECONDS):
+                await self._inbox.wakened.wait()
+        except TimeoutError:
+            pass
+        else:
+            await asyncio.sleep(_GATHER_SECONDS)
+        await self._follow_mounts()
+        while True:
+            instants = self._drain()
+            if None not in instants:
+                self._drained_us = max(self._drained_us, min(filter(None, instants)))
+                break
+            if self._inbox.depth >= _PATHS_MAX:
+                break
+            await asyncio.sleep(0)
+        return self._inbox.take(self._drained_us)
+
+    def _drain(self) -> list[int | None]:
+        """Deliver what waits; return up to when each watcher has seen all, None: there is more."""
+        instants = [self._shared.drain(self._inbox, _READS_MAX)]
+        if self._inotify is not None:
+            instants.append(self._inotify.drain(_READS_MAX))
+            for directory in self._inotify.degraded:
+                root = self._scope.root_of(directory)
+                if root is not None:
+                    self._worsen(root, POLLING)
+            self._inotify.degraded.clear()
+        polled = self._polling.drain(_READS_MAX)
+        if polled is not None:
+            instants.append(polled)
+        return instants
+
+    def _watch(self, tree: bytes, root: bytes) -> None:
+        """Watch `tree`, a root or a mount below it, by the best means that works."""
+        for mode in self._allowed:
+            try:
+                if mode == FANOTIFY:
+                    self._subscribe(tree)
+                elif mode == INOTIFY:
+                    self._add_inotify(tree)
+                else:
+                    self._polling.add(tree)
+            except OSError:
+                continue
+            self._worsen(root, mode)
+            return
+        self._polling.add(tree)
+        self._worsen(root, POLLING)
+
+    def _worsen(self, root: bytes, mode: str) -> None:
+        """Show for a root the worst means that any part of it needs."""
+        self._modes[root] = max(self._modes[root], mode, key=WATCH_MODES.index)
+
+    def _subscribe(self, tree: bytes) -> None:
+        parent, name = split(tree)
+        real = os.path.realpath(parent)
+        real = real if name == b"." else os.path.join(real, name)
+        covering = [mount for mount in self._mounts.mounts if below(real, mount.point)]
+        if not covering:
+            raise OSError("not mounted")
+        mount = max(covering, key=lambda mount: len(mount.point))  # the last of equals is on top
+        for other in covering:
+            if other.point == mount.point:
+                mount = other
+        self._shared.subscribe(self._inbox, real, tree, mount)
+
+    def _add_inotify(self, tree: bytes) -> None:
+        if self._inotify is None:
+            self._inotify = InotifyWatch(
+                self._inbox, self._clock, self._polling, one_file_system=self._one_file_system
+            )
+            asyncio.get_running_loop().add_reader(self._inotify.fd, self._inotify.drain, 1)
+        self._inotify.add_tree(tree)
+
+    async def _walk(self) -> None:
+        """Complete the inotify watches, in a thread: it takes seconds for large trees."""
+        inotify = self._inotify
+        if inotify is None:
+            return
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(inotify.fd)
+        await loop.run_in_executor(None, inotify.walk)
+        loop.add_reader(inotify.fd, inotify.drain, 1)
+
+    def _mounts_below(self, root: bytes) -> list[Mount]:
+        """Return the file systems with data that are mounted inside of `root`."""
+        if self._one_file_system:
+            return []
+        return [
+            mount
+            for mount in self._mounts.mounts
+            if mount.point != root and below(mount.point, root) and self._holds_data(mount)
+        ]
+
+    async def _follow_mounts(self) -> None:
+        """Watch what was mounted, and have looked at wherever something was (un)mounted."""
+        changes = self._mounts.changes()
+        for mount in changes:
+            for root in self._scope.roots:
+                if below(root, mount.point):
+                    self._rewatch(root, root)
+                elif below(mount.point, root) and self._holds_data(mount):
+                    if self._one_file_system:
+                        self._inbox.add_path(mount.point, deep=True)
+                    else:
+                        self._rewatch(mount.point, root)
+        if changes and self._inotify is not None:
+            await self._walk()
+
+    def _holds_data(self, mount: Mount) -> bool:
+        return mount.type not in PSEUDO_TYPES and self._scope.protects(mount.point, directory=True)
+
+    def _rewatch(self, tree: bytes, root: bytes) -> None:
+        self._shared.unsubscribe(
+            lambda known: known.inbox is self._inbox and known.configured == tree
+        )
+        if any(mount.point == tree for mount in self._mounts.mounts) or tree == root:
+            self._watch(tree, root)
+        if self._inotify is not None:
+            self._inotify.refresh(tree)
+        self._inbox.lose("mount-changed", tree)
+
+    def _close(self) -> None:
+        self._shared.unsubscribe(lambda known: known.inbox is self._inbox)
+        if self._inotify is not None:
+            asyncio.get_running_loop().remove_reader(self._inotify.fd)
+            self._inotify.close()
+        self._mounts.close()

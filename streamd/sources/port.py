@@ -1,0 +1,147 @@
+"""What the capture engine asks of anything that can be protected.
+
+`watch` says *where to look again*; it is a hint and never the truth. `examine` and `read` look:
+they are plain blocking functions, called in worker threads, so that a test can script a source in
+a few lines and a simulation runs them inline. Paths are absolute bytes. The virtual root, the
+empty path b"", is a directory whose entries are the source's configured paths (each name a whole
+path).
+
+Thread use: `examine` is called by one thread at a time; `read` and `LargeRead.next` by several.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+from streamd.model.host import HostStat
+
+VIRTUAL_ROOT = b""
+
+
+@dataclass(slots=True)
+class Listing:
+    """What `examine` found in one directory.
+
+    A name that was asked for and is in neither mapping does not exist (or is excluded). `failed`
+    has the errno of names that could not be examined: nothing may be concluded about those.
+    """
+
+    entries: dict[bytes, HostStat] = field(default_factory=dict)
+    failed: dict[bytes, int] = field(default_factory=dict)
+    closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
+    error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
+
+
+@dataclass(slots=True)
+class WatchBatch:
+    """Events, reduced to places to look at. Empty batches only move `drained_us`.
+
+    `paths` maps an absolute path to whether everything below it must be looked at too. `inodes` are
+    (dev, ino) pairs whose names the watcher does not know: all names of them need a look.
+    `gap` is not empty when events were lost: everything below `scope` needs a rescan, and the time
+    since the previous batch is a coverage gap. `drained_us` is a wall clock instant: every
+    operation that finished before it is in this batch or an earlier one.
+    """
+
+    paths: dict[bytes, bool] = field(default_factory=dict)
+    inodes: set[tuple[int, int]] = field(default_factory=set)
+    gap: str = ""
+    scope: bytes = b""
+    drained_us: int = 0
+    event_count: int = 0
+
+
+class Outcome(StrEnum):
+    """How reading one entry ended; also a metric label and the reason in `streamd problems`."""
+
+    OK = "ok"
+    FUZZY = "fuzzy"  # it changed while it was read, every time we tried
+    VANISHED = "vanished"
+    UNREADABLE = "unreadable"  # EACCES, EPERM, …; `errno` says which
+    FAILED = "io-error"  # EIO and its kind
+    TYPE_CHANGED = "type-changed"  # not what `expected` says any more: examine it again
+
+
+class ReadRequest(NamedTuple):
+    """One entry to read. `expected` is what `examine` saw."""
+
+    path: bytes
+    expected: HostStat
+
+
+class Piece(NamedTuple):
+    """One run of content: a chunk at `offset` in the result's arena, or a hole (`id` None)."""
+
+    id: bytes | None
+    offset: int
+    size: int
+
+
+@dataclass(slots=True)
+class ReadResult:
+    """What was read of one entry; `stat` is the one that belongs to the content."""
+
+    outcome: Outcome
+    stat: HostStat
+    pieces: Sequence[Piece] = ()
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    target: bytes = b""
+    btime_ns: int = 0
+    errno: int = 0
+    retries: int = 0
+
+
+@dataclass(slots=True)
+class ReadBatch:
+    """Results in the order of the requests, their chunks side by side in one arena."""
+
+    arena: memoryview
+    results: list[ReadResult]
+    read_bytes: int
+    read_seconds: float = 0.0
+    hash_seconds: float = 0.0
+
+
+class LargeRead(Protocol):
+    """One large file, read in pieces in order. Used by one thread at a time."""
+
+    def next(self) -> tuple[memoryview, list[Piece]] | None:
+        """Return an arena of at most `batch_bytes_max` and its pieces; None at the end."""
+
+    def finish(self) -> ReadResult:
+        """Say how it went (without pieces); the stat is the final one. Then it is closed."""
+
+    def close(self) -> None:
+        """Give up early; harmless after `finish`."""
+
+
+class Source(Protocol):
+    """One protected thing, see the module's text."""
+
+    @property
+    def name(self) -> str:
+        """The name in the configuration."""
+
+    @property
+    def roots(self) -> tuple[bytes, ...]:
+        """The configured paths."""
+
+    @property
+    def watch_modes(self) -> Mapping[bytes, str]:
+        """For each root, how it is watched: fanotify, inotify or polling."""
+
+    def watch(self) -> AsyncIterator[WatchBatch]:
+        """Start watching; the first batch comes at once and says that the marks are in place.
+
+        Every operation that ends after that first batch is reported. Cancelling stops it.
+        """
+
+    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+        """Look at `names` in `directory`, or at all of it when None. Blocking."""
+
+    def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
+        """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""
+
+    def open_large(self, request: ReadRequest) -> LargeRead:
+        """Start to read a regular file too large for `read`. Blocking; never raises OSError."""

@@ -1,0 +1,58 @@
+"""The same promises on real file systems, each in a loop-mounted image."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+from watch_tools import make_source, mounted, watching
+
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.asyncio]
+MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
+
+
+@pytest.fixture(params=MAKERS)
+def disk(request, tmp_path):
+    maker = shutil.which(f"mkfs.{request.param}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    assert maker, f"mkfs.{request.param} is needed: apt-get install e2fsprogs xfsprogs btrfs-progs"
+    image = tmp_path / "image"
+    with image.open("wb") as file:
+        file.truncate(512 << 20)
+    subprocess.run([maker, *MAKERS[request.param], image], check=True, capture_output=True)
+    with mounted(tmp_path / "disk", "-o", "loop", str(image)) as point:
+        (point / "tree").mkdir()
+        yield point
+
+
+async def test_the_mark_works_and_outside_names_lead_to_the_inode(disk):
+    tree = disk / "tree"
+    source = make_source(tree)
+    (disk / "other").write_text("x")
+    os.link(disk / "other", tree / "same")
+    async with watching(source) as watched:
+        assert source.watch_modes == {os.fsencode(tree): "fanotify"}
+        (tree / "a/b").mkdir(parents=True)
+        (tree / "a/b/f").write_text("x")
+        (tree / "a").rename(tree / "z")
+        (tree / "z/b/f").write_text("y")
+        assert {"a", "z", "z/b/f"} <= await watched.names(tree)
+        (disk / "other").write_text("changed")
+        status = os.lstat(tree / "same")
+        batch = await watched.seen()
+        assert batch.inodes == {(status.st_dev, status.st_ino)}
+
+
+@pytest.mark.parametrize("disk", ["btrfs"], indirect=True)
+async def test_a_subvolume_is_watched_through_its_volume_and_else_by_inotify(disk, tmp_path):
+    volume = disk / "tree/sub"
+    subprocess.run(["btrfs", "subvolume", "create", volume], check=True, capture_output=True)
+    found = subprocess.run(["findmnt", "-no", "SOURCE", disk], check=True, capture_output=True)
+    device = found.stdout.decode().strip()
+    with mounted(tmp_path / "sub", "-o", "subvol=tree/sub", device) as alone:
+        whole, part = make_source(disk / "tree"), make_source(alone)
+        async with watching(whole) as through, watching(part) as directly:
+            assert set(whole.watch_modes.values()) == {"fanotify"}
+            assert set(part.watch_modes.values()) == {"inotify"}
+            (volume / "f").write_text("x")
+            assert await through.names(volume) == {"f"}
+            assert await directly.names(alone) == {"f"}
