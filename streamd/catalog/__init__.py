@@ -1,0 +1,1 @@
+"""What this host remembers (SQLite): tree, dirty set, chunk index, journal head. Disposable."""

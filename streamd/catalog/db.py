@@ -1,0 +1,168 @@
+"""The catalog's database: one writer thread, any number of readers.
+
+Every change goes through `Catalog.write`, which runs a function in the writer thread inside one
+transaction; it commits when the function returns and rolls back when it raises. A commit is durable
+(WAL, synchronous FULL): the write side of the vault relies on the catalog never being behind the
+journal. Readers have connections of their own and see the last commit.
+"""
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from importlib import resources
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+from streamd.errors import DiskFull, StreamdError
+
+SCHEMA: Final = 1
+FILE_NAME: Final = "catalog.sqlite"
+_CACHE_KIB: Final = 32 * 1024
+_READER_CACHE_KIB: Final = 8 * 1024
+_BUSY_MS: Final = 30_000
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CatalogDamaged(Exception):
+    """The catalog cannot be used; it is set aside and rebuilt. Never leaves the daemon."""
+
+
+class Catalog:
+    """Owns the writer's connection and thread."""
+
+    def __init__(self, directory: str) -> None:
+        """Open or create the catalog in `directory`. Raises CatalogDamaged, DiskFull."""
+        self.path = os.path.join(directory, FILE_NAME)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
+        try:
+            self._connection = _connect(self.path, _CACHE_KIB)
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._thread.shutdown()
+            raise _translated(error, self.path) from error
+
+    def _prepare(self) -> None:
+        connection = self._connection
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")
+        connection.execute("PRAGMA journal_size_limit = 67108864")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
+            connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        elif version != SCHEMA:
+            raise CatalogDamaged(f"the catalog has schema {version}, this streamd {SCHEMA}")
+
+    async def write(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `work(connection, …)` in one durable transaction in the writer thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: self.write_now(work, *args, **kwargs)
+        )
+
+    def write_now(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `work` in one transaction here and now: for start-up, before the loop runs."""
+        connection = self._connection
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                result = work(connection, *args, **kwargs)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as error:
+            raise _translated(error, self.path) from error
+        return result
+
+    async def read(
+        self,
+        work: Callable[Concatenate[sqlite3.Connection, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """Run `work(connection, …)`, which only reads, in the writer thread."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(
+            self._thread, lambda: work(self._connection, *args, **kwargs)
+        )
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """Lend a read-only connection to one thread at a time."""
+        connection = self.open_reader()
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    def open_reader(self) -> sqlite3.Connection:
+        """Return a read-only connection; the caller closes it."""
+        connection = _connect(self.path, _READER_CACHE_KIB)
+        connection.execute("PRAGMA query_only = 1")
+        return connection
+
+    async def aclose(self) -> None:
+        """Finish what is queued and close."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._connection.close)
+        self._thread.shutdown(wait=False)
+
+    def close(self) -> None:
+        """Close without a loop."""
+        self._connection.close()
+        self._thread.shutdown(wait=False)
+
+
+def _connect(path: str, cache_kib: int) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, cached_statements=256
+    )
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_MS}")
+    connection.execute(f"PRAGMA cache_size = -{cache_kib}")
+    connection.execute("PRAGMA temp_store = MEMORY")
+    return connection
+
+
+def _translated(error: sqlite3.DatabaseError, path: str) -> Exception:
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return DiskFull(f"the catalog cannot grow: {error}", path=os.path.dirname(path))
+    if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR}:
+        return CatalogDamaged(f"{path}: {error}")
+    return StreamdError(f"catalog: {error}")
+
+
+# -- single values ---------------------------------------------------------------------------------
+
+
+def get_int(connection: sqlite3.Connection, key: str, default: int = 0) -> int:
+    """Return a number of table meta."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return default if row is None else int(row[0])
+
+
+def get_bytes(connection: sqlite3.Connection, key: str, default: bytes = b"") -> bytes:
+    """Return bytes of table meta."""
+    row = connection.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+    return default if row is None else bytes(row[0])
+
+
+def put_value(connection: sqlite3.Connection, key: str, value: int | bytes) -> None:
+    """Set a value of table meta."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))

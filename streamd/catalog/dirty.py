@@ -1,0 +1,154 @@
+"""The dirty set: places to look at again, durable before anything is done about them.
+
+A row is picked by one survey; it goes away when everything that survey found is durable. An event
+that arrives in between resets the row, so it is looked at again. After a crash nothing is picked.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+from enum import IntEnum
+from typing import NamedTuple
+
+
+class Depth(IntEnum):
+    """How far to look below a dirty place."""
+
+    ENTRY = 0  # the entry itself
+    BELOW = 1  # and everything below it
+    SCAN = 2  # the same, as part of a full scan: bulk work that small changes overtake
+
+
+class DirtyPlace(NamedTuple):
+    """One place to look at."""
+
+    path: bytes
+    depth: int
+    first_us: int
+
+    @property
+    def deep(self) -> bool:
+        """Whether everything below needs a look too."""
+        return self.depth > Depth.ENTRY
+
+
+def note(
+    connection: sqlite3.Connection, source: int, places: Mapping[bytes, int], now_us: int
+) -> None:
+    """Remember places, each with its depth.
+
+    One that is known keeps its age, unless a survey has it already.
+    """
+    connection.executemany(
+        "INSERT INTO dirty (source, path, deep, first_us) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET"
+        "   deep = CASE WHEN picked = 0 THEN max(deep, excluded.deep) ELSE excluded.deep END,"
+        "   first_us = CASE WHEN picked = 0 THEN first_us ELSE excluded.first_us END,"
+        "   picked = 0",
+        [(source, path, int(depth), now_us) for path, depth in places.items()],
+    )
+
+
+def pick(
+    connection: sqlite3.Connection, source: int, survey: int, *, scan: bool, limit: int
+) -> list[DirtyPlace]:
+    """Hand out the oldest unpicked places to survey number `survey`: a scan's, or all others."""
+    comparison = "=" if scan else "<"
+    rows = connection.execute(
+        "SELECT path, deep, first_us FROM dirty"
+        f" WHERE source = ? AND picked = 0 AND deep {comparison} 2 ORDER BY first_us LIMIT ?",
+        (source, limit),
+    ).fetchall()
+    connection.executemany(
+        "UPDATE dirty SET picked = ? WHERE source = ? AND path = ?",
+        [(survey, source, path) for path, _, _ in rows],
+    )
+    return [DirtyPlace(*row) for row in rows]
+
+
+def resolve(connection: sqlite3.Connection, source: int, survey: int) -> None:
+    """Forget the places of a survey whose findings are durable."""
+    connection.execute("DELETE FROM dirty WHERE source = ? AND picked = ?", (source, survey))
+
+
+def put_back(connection: sqlite3.Connection, source: int, places: Iterable[DirtyPlace]) -> None:
+    """Keep places for a later survey, with their age."""
+    connection.executemany(
+        "INSERT INTO dirty (source, path, deep, first_us) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO UPDATE SET deep = max(deep, excluded.deep),"
+        " first_us = min(first_us, excluded.first_us), picked = 0",
+        [(source, place.path, place.depth, place.first_us) for place in places],
+    )
+
+
+def release_all(connection: sqlite3.Connection) -> None:
+    """At start: whatever a survey had in hand when the process ended is open again."""
+    connection.execute("UPDATE dirty SET picked = 0 WHERE picked != 0")
+
+
+def oldest_us(connection: sqlite3.Connection, source: int) -> int | None:
+    """Return since when the oldest place has been waiting; None: nothing is dirty."""
+    row = connection.execute(
+        "SELECT min(first_us) FROM dirty WHERE source = ?", (source,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def has_unpicked(connection: sqlite3.Connection, source: int, *, scan: bool) -> bool:
+    """Say whether there is something for a survey to pick."""
+    comparison = "=" if scan else "<"
+    row = connection.execute(
+        f"SELECT 1 FROM dirty WHERE source = ? AND picked = 0 AND deep {comparison} 2 LIMIT 1",
+        (source,),
+    ).fetchone()
+    return row is not None
+
+
+def count(connection: sqlite3.Connection, source: int) -> int:
+    """Return how many places are dirty."""
+    row = connection.execute("SELECT count(*) FROM dirty WHERE source = ?", (source,)).fetchone()
+    return int(row[0])
+
+
+# -- problems --------------------------------------------------------------------------------------
+
+
+class Problem(NamedTuple):
+    """An entry that is not protected as it should be."""
+
+    path: bytes
+    reason: str
+    errno: int
+    since_us: int
+
+
+def set_problem(connection: sqlite3.Connection, source: int, problem: Problem) -> None:
+    """Remember a problem; its age stays when the reason is the same."""
+    connection.execute(
+        "INSERT INTO problem VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        " since_us = CASE WHEN reason = excluded.reason THEN since_us ELSE excluded.since_us END,"
+        " reason = excluded.reason, errno = excluded.errno",
+        (source, *problem),
+    )
+
+
+def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[bytes]) -> None:
+    """Forget the problems of entries that were captured well."""
+    connection.executemany(
+        "DELETE FROM problem WHERE source = ? AND path = ?", [(source, path) for path in paths]
+    )
+
+
+def problems(connection: sqlite3.Connection, source: int, limit: int = 10_000) -> list[Problem]:
+    """Return the problems, oldest first, at most `limit`."""
+    rows = connection.execute(
+        "SELECT path, reason, errno, since_us FROM problem WHERE source = ?"
+        " ORDER BY since_us LIMIT ?",
+        (source, limit),
+    )
+    return [Problem(*row) for row in rows]
+
+
+def problem_count(connection: sqlite3.Connection, source: int) -> int:
+    """Return how many entries have a problem."""
+    row = connection.execute("SELECT count(*) FROM problem WHERE source = ?", (source,)).fetchone()
+    return int(row[0])

@@ -1,0 +1,56 @@
+"""The head of this writer's journal, as the catalog knows it.
+
+The catalog is never behind the journal: a segment is remembered here, bytes and all, before it is
+put.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+
+from streamd.catalog.db import get_bytes, get_int, put_value
+from streamd.format.layout import JournalPosition
+from streamd.format.segment import FIRST_PREVIOUS
+from streamd.model.ids import FID_EPOCH_SHIFT
+
+
+@dataclass(frozen=True, slots=True)
+class JournalHead:
+    """Where the next segment goes. Epoch 0: nothing was ever written."""
+
+    epoch: int
+    next_seq: int
+    hash: bytes  # of the last segment
+    last_us: int  # time of the last record
+    is_sealed: bool  # the epoch has ended
+
+    @property
+    def next_position(self) -> JournalPosition:
+        """The position of the next segment."""
+        return JournalPosition(self.epoch, self.next_seq)
+
+
+def load_head(connection: sqlite3.Connection) -> JournalHead:
+    """Return the head."""
+    return JournalHead(
+        epoch=get_int(connection, "epoch"),
+        next_seq=get_int(connection, "next_seq"),
+        hash=get_bytes(connection, "head_hash", FIRST_PREVIOUS),
+        last_us=get_int(connection, "last_us"),
+        is_sealed=bool(get_int(connection, "sealed")),
+    )
+
+
+def store_head(connection: sqlite3.Connection, head: JournalHead) -> None:
+    """Remember the head."""
+    put_value(connection, "epoch", head.epoch)
+    put_value(connection, "next_seq", head.next_seq)
+    put_value(connection, "head_hash", head.hash)
+    put_value(connection, "last_us", head.last_us)
+    put_value(connection, "sealed", int(head.is_sealed))
+
+
+def next_fid_floor(connection: sqlite3.Connection) -> int:
+    """Begin a new range of fids: no fid at or above the result was ever given out."""
+    generation = get_int(connection, "fid_generation") + 1
+    put_value(connection, "fid_generation", generation)
+    return generation << FID_EPOCH_SHIFT

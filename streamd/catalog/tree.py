@@ -1,0 +1,394 @@
+"""The tree as last captured: look it up, and change it by recording changes.
+
+`TreeWriter` is the one place where intentions of the capture engine ("this name is that file now")
+become journal records. It keeps the invariants whatever order intentions arrive in: an entry's
+parent exists, a directory has one name, a file without a name is gone, removing a directory
+removes everything below it explicitly, and the state sum follows each key. It runs in the
+catalog's writer thread.
+"""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, TypeVar
+
+import msgspec
+
+from streamd.format import state_sum
+from streamd.model.entry import Dirent, EntryType, SourceInfo
+from streamd.model.host import HostStat
+from streamd.model.ids import ROOT_FID, Fid, SourceId
+from streamd.model.record import SOURCE_KEY, Op, Record, dirent_key, version_key
+
+S = TypeVar("S")
+
+_IN_MAX = 500  # parameters of one IN (…)
+_DEPTH_MAX = 100_000  # a bound for the way up, against a cycle that a bug would make
+
+
+class NodeRow(NamedTuple):
+    """A captured file: its identity, what stat said then, and whether it must be read again."""
+
+    fid: int
+    stat: HostStat
+    again: int
+
+
+_STAT_COLUMNS = (
+    "n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns, n.dev, n.ino, n.nlink, n.rdev"
+)
+
+
+class TreeLookup:
+    """Read-only questions about one source's tree. One thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
+        self._connection = connection
+        self.source = source
+        self.root = -source
+
+    def children(self, parent: int) -> dict[bytes, NodeRow]:
+        """Return all entries of a directory."""
+        rows = self._connection.execute(
+            f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS}"
+            " FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?",
+            (parent,),
+        )
+        return {row[0]: NodeRow(row[1], HostStat._make(row[3:]), row[2]) for row in rows}
+
+    def named(self, parent: int, names: Sequence[bytes]) -> dict[bytes, NodeRow]:
+        """Return the entries of a directory that have one of these names."""
+        found: dict[bytes, NodeRow] = {}
+        for start in range(0, len(names), _IN_MAX):
+            part = names[start : start + _IN_MAX]
+            marks = ",".join("?" * len(part))
+            rows = self._connection.execute(
+                f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS} FROM dirent d"
+                f" JOIN node n ON n.fid = d.fid WHERE d.parent = ? AND d.name IN ({marks})",
+                (parent, *part),
+            )
+            for row in rows:
+                found[row[0]] = NodeRow(row[1], HostStat._make(row[3:]), row[2])
+        return found
+
+    def by_inode(self, dev: int, ino: int) -> NodeRow | None:
+        """Return the file with this identity, if it is known."""
+        row = self._connection.execute(
+            f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
+            " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0",
+            (ino, dev, self.source),
+        ).fetchone()
+        return None if row is None else NodeRow(row[0], HostStat._make(row[2:]), row[1])
+
+    def has_children(self, fid: int) -> bool:
+        """Say whether a directory has entries."""
+        row = self._connection.execute(
+            "SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (fid,)
+        ).fetchone()
+        return row is not None
+
+    def entry(self, parent: int, name: bytes) -> tuple[int, int] | None:
+        """Return (fid, type) of one entry."""
+        row = self._connection.execute(
+            "SELECT fid, type FROM dirent WHERE parent = ? AND name = ?", (parent, name)
+        ).fetchone()
+        return None if row is None else (row[0], row[1])
+
+    def paths_of(self, fid: int, limit: int = 1000) -> list[bytes]:
+        """Return the paths of a file, at most `limit` of them."""
+        names = self._connection.execute(
+            "SELECT parent, name FROM dirent WHERE fid = ? LIMIT ?", (fid, limit)
+        ).fetchall()
+        return [self._path(parent, name) for parent, name in names]
+
+    def _path(self, parent: int, name: bytes) -> bytes:
+        parts = [name]
+        while parent > 0 and len(parts) < _DEPTH_MAX:
+            row = self._connection.execute(
+                "SELECT parent, name FROM dirent WHERE fid = ?", (parent,)
+            ).fetchone()
+            if row is None:
+                break
+            parent = row[0]
+            parts.append(row[1])
+        return b"/".join(reversed(parts))
+
+
+@dataclass(slots=True)
+class SourceState:
+    """A source's row while a transaction changes it."""
+
+    number: int
+    name: str
+    id: SourceId
+    info: bytes
+    total: int
+    key_count: int
+    records: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # op, key, value
+
+
+def load_source(connection: sqlite3.Connection, name: str, source_id: SourceId) -> SourceState:
+    """Return a source's row, made when it is new."""
+    connection.execute(
+        "INSERT OR IGNORE INTO source (name, id, total) VALUES (?, ?, zeroblob(32))",
+        (name, source_id),
+    )
+    number, info, total, count = connection.execute(
+        "SELECT number, info, total, key_count FROM source WHERE name = ?", (name,)
+    ).fetchone()
+    return SourceState(number, name, source_id, info, int.from_bytes(total, "little"), count)
+
+
+class Intent(NamedTuple):
+    """`name` in directory `parent` is file `fid`, and that file is as `stat` and `version` say.
+
+    `version` None: only the name is new, the file is known. `is_fresh`: the fid was drawn for this
+    entry; otherwise the file was in the catalog when it was looked at, and must still be.
+    """
+
+    parent: int
+    name: bytes
+    fid: int
+    stat: HostStat
+    version: bytes | None
+    again: bool
+    is_fresh: bool
+
+
+class TreeWriter:
+    """Turns intentions into records, inside one transaction."""
+
+    def __init__(self, connection: sqlite3.Connection, state: SourceState) -> None:
+        self._connection = connection
+        self._state = state
+        self.dropped: list[Intent] = []  # their directory is gone; their place needs another look
+
+    # -- records ---------------------------------------------------------------------------------
+
+    def _set(self, key: bytes, value: bytes, old: bytes | None) -> None:
+        state = self._state
+        if old is None:
+            state.key_count += 1
+        else:
+            state.total -= state_sum.term(key, old)
+        state.total += state_sum.term(key, value)
+        state.records.append((Op.SET, key, value))
+
+    def _delete(self, key: bytes, old: bytes) -> None:
+        self._state.total -= state_sum.term(key, old)
+        self._state.key_count -= 1
+        self._state.records.append((Op.DEL, key, b""))
+
+    def _public(self, parent: int) -> Fid:
+        return Fid(parent) if parent > 0 else ROOT_FID
+
+    def describe(self, info: SourceInfo) -> None:
+        """Record the source's name and paths if they changed."""
+        value = msgspec.msgpack.encode(info)
+        if value != self._state.info:
+            self._set(SOURCE_KEY, value, self._state.info or None)
+            self._state.info = value
+
+    # -- removing --------------------------------------------------------------------------------
+
+    def remove(self, parent: int, name: bytes) -> None:
+        """The entry is gone; harmless if it never was."""
+        row = self._connection.execute(
+            "SELECT fid, type FROM dirent WHERE parent = ? AND name = ?", (parent, name)
+        ).fetchone()
+        if row is not None:
+            self._unlink(parent, name, row[0], row[1])
+
+    def _unlink(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
+        """Remove an entry and, when it was the last name, the file and everything below it."""
+        pending = [(parent, name, fid, entry_type)]
+        while pending:
+            parent, name, fid, entry_type = pending.pop()
+            if entry_type == EntryType.DIRECTORY:
+                children = self._connection.execute(
+                    "SELECT name, fid, type FROM dirent WHERE parent = ?", (fid,)
+                ).fetchall()
+                if children:  # first the children, then this entry again
+                    pending.append((parent, name, fid, entry_type))
+                    pending.extend((fid, *child) for child in children)
+                    continue
+            self._drop_entry(parent, name, fid, entry_type)
+            self._drop_link(fid)
+
+    def _drop_entry(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
+        self._connection.execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
+        old = msgspec.msgpack.encode(Dirent(fid, entry_type))
+        self._delete(dirent_key(self._public(parent), name), old)
+
+    def _drop_link(self, fid: int) -> None:
+        row = self._connection.execute(
+            "UPDATE node SET links = links - 1 WHERE fid = ? RETURNING links", (fid,)
+        ).fetchone()
+        if row is not None and row[0] <= 0:
+            (version,) = self._connection.execute(
+                "DELETE FROM node WHERE fid = ? RETURNING version", (fid,)
+            ).fetchone()
+            self._delete(version_key(Fid(fid)), version)
+
+    # -- setting ---------------------------------------------------------------------------------
+
+    def apply(self, intents: Sequence[Intent]) -> None:
+        """Record every intention, in order. Those without a place go to `dropped`."""
+        rest = list(intents)
+        while rest:
+            rest = self._apply_run(rest)
+
+    def _apply_run(self, intents: list[Intent]) -> list[Intent]:
+        """Apply intents until one changes the shape of the tree; return what is left.
+
+        What is known of the tree is read once for all intents, for speed; a removal or a move makes
+        that stale, so the run ends there.
+        """
+        known = dict(self._known_nodes({intent.fid for intent in intents}))
+        alive = set(self._alive({intent.parent for intent in intents if intent.parent > 0}))
+        existing = self._existing_entries(intents)
+        fresh: dict[int, Intent] = {}
+        links: dict[int, int] = {}
+        entries: list[tuple[int, bytes, int, int]] = []
+        left: list[Intent] = []
+        for index, intent in enumerate(intents):
+            parent, name, fid = intent.parent, intent.name, intent.fid
+            is_new_file = fid not in known and fid not in fresh
+            if (parent > 0 and parent not in alive and parent not in fresh) or (
+                is_new_file and not (intent.is_fresh and intent.version is not None)
+            ):
+                self.dropped.append(intent)
+                continue
+            before = existing.get((parent, name))
+            if before is None or before[0] != fid:
+                moved = intent.stat.type == EntryType.DIRECTORY and not is_new_file
+                if before is not None or moved:
+                    self._flush(entries, fresh, links)
+                    if before is not None:
+                        self._unlink(parent, name, *before)
+                    if moved:
+                        self._leave_old_place(fid)
+                    left = intents[index:]
+                    break
+                entries.append((parent, name, fid, intent.stat.type))
+                existing[parent, name] = (fid, intent.stat.type)
+                value = msgspec.msgpack.encode(Dirent(fid, intent.stat.type))
+                self._set(dirent_key(self._public(parent), name), value, None)
+                links[fid] = links.get(fid, 0) + 1
+            if intent.version is not None:
+                self._version(intent, known, fresh)
+        self._flush(entries, fresh, links)
+        return left
+
+    def _version(self, intent: Intent, known: dict[int, bytes], fresh: dict[int, Intent]) -> None:
+        assert intent.version is not None
+        fid = intent.fid
+        pending = fresh.get(fid)
+        old = pending.version if pending is not None else known.get(fid)
+        if old != intent.version:
+            self._set(version_key(Fid(fid)), intent.version, old)
+        if fid in known:
+            self._connection.execute(
+                "UPDATE node SET type=?, mode=?, uid=?, gid=?, size=?, mtime_ns=?, ctime_ns=?,"
+                " dev=?, ino=?, nlink=?, rdev=?, again=?, version=? WHERE fid=?",
+                (*intent.stat, int(intent.again), intent.version, fid),
+            )
+            known[fid] = intent.version
+        else:
+            fresh[fid] = intent
+
+    def _leave_old_place(self, fid: int) -> None:
+        """A directory has one name: moving it removes the old one, and nothing below it."""
+        rows = self._connection.execute(
+            "SELECT parent, name, type FROM dirent WHERE fid = ?", (fid,)
+        ).fetchall()
+        for parent, name, entry_type in rows:
+            self._drop_entry(parent, name, fid, entry_type)
+            self._connection.execute("UPDATE node SET links = links - 1 WHERE fid = ?", (fid,))
+
+    def _flush(
+        self,
+        entries: list[tuple[int, bytes, int, int]],
+        fresh: dict[int, Intent],
+        links: dict[int, int],
+    ) -> None:
+        """Write what was collected; records are already in order."""
+        if fresh:
+            self._connection.executemany(
+                "INSERT INTO node VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                [
+                    (
+                        fid,
+                        self._state.number,
+                        *intent.stat,
+                        links.pop(fid, 0),
+                        int(intent.again),
+                        intent.version,
+                    )
+                    for fid, intent in fresh.items()
+                ],
+            )
+            fresh.clear()
+        if links:
+            self._connection.executemany(
+                "UPDATE node SET links = links + ? WHERE fid = ?",
+                [(count, fid) for fid, count in links.items()],
+            )
+            links.clear()
+        if entries:
+            self._connection.executemany("INSERT INTO dirent VALUES (?,?,?,?)", entries)
+            entries.clear()
+
+    # -- bulk look-ups ---------------------------------------------------------------------------
+
+    def _known_nodes(self, fids: set[int]) -> Iterator[tuple[int, bytes]]:
+        for part in _parts(list(fids)):
+            marks = ",".join("?" * len(part))
+            yield from self._connection.execute(
+                f"SELECT fid, version FROM node WHERE fid IN ({marks})",
+                part,
+            )
+
+    def _alive(self, fids: set[int]) -> Iterator[int]:
+        for part in _parts(list(fids)):
+            marks = ",".join("?" * len(part))
+            for (fid,) in self._connection.execute(
+                f"SELECT fid FROM node WHERE fid IN ({marks})",
+                part,
+            ):
+                yield fid
+
+    def _existing_entries(
+        self, intents: Sequence[Intent]
+    ) -> dict[tuple[int, bytes], tuple[int, int]]:
+        by_parent: dict[int, list[bytes]] = {}
+        for intent in intents:
+            by_parent.setdefault(intent.parent, []).append(intent.name)
+        found: dict[tuple[int, bytes], tuple[int, int]] = {}
+        for parent, names in by_parent.items():
+            for part in _parts(names):
+                marks = ",".join("?" * len(part))
+                for name, fid, entry_type in self._connection.execute(
+                    f"SELECT name, fid, type FROM dirent WHERE parent = ? AND name IN ({marks})",
+                    (parent, *part),
+                ):
+                    found[parent, name] = (fid, entry_type)
+        return found
+
+
+def _parts(items: Sequence[S]) -> Iterator[Sequence[S]]:
+    for start in range(0, len(items), _IN_MAX):
+        yield items[start : start + _IN_MAX]
+
+
+def to_records(
+    states: Sequence[SourceState], dt_us: int
+) -> tuple[tuple[SourceId, ...], list[Record]]:
+    """Return the table of sources and all collected records, each source's in order."""
+    sources = tuple(state.id for state in states)
+    records = [
+        Record(op, dt_us, index, key, value)
+        for index, state in enumerate(states)
+        for op, key, value in state.records
+    ]
+    return sources, records

@@ -1,0 +1,168 @@
+"""The composition root: the only place that chooses stores, and opens a vault from a configuration.
+
+A directory vault is written directly. A container has a directory vault in front of it, at
+`local.path`:
+everything is durable there first, and the uploader copies it. Readers look there first, too.
+"""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from streamd.config.host import read_secret
+from streamd.config.model import Config
+from streamd.effects import Clock, Entropy, SystemClock, SystemEntropy
+from streamd.errors import ConfigInvalid, KeyFileInvalid, SecretUnreadable
+from streamd.format.keys import HostKey, decode_host_key
+from streamd.format.layout import CONFIG_PREFIX
+from streamd.observe.logging import register_secret
+from streamd.policy.backoff import Backoff
+from streamd.storage.layered import LayeredBlobStore
+from streamd.storage.local import LocalBlobStore
+from streamd.storage.metered import MeteredBlobStore, StoreObserver
+from streamd.storage.port import BlobName, BlobStore
+from streamd.storage.retrying import RetryingBlobStore
+from streamd.vault.vault import Vault, open_vault
+
+READ_GIVE_UP_SECONDS: Final = 30.0
+_KEY_FILE_SIZE_MAX: Final = 1 << 20
+_CONTROL_PREFIXES: Final = ("README.txt", "k/", "v/", "w/")
+_OTHERS: Final = 0o077
+
+
+@dataclass(frozen=True, slots=True)
+class Stores:
+    """Where objects go and come from."""
+
+    local: LocalBlobStore  # written first; the vault itself when there is no `remote`
+    remote: BlobStore | None
+    reading: BlobStore
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self.reading.aclose()
+
+
+class _Silent:
+    """A store observer that does not listen."""
+
+    def observed(
+        self, operation: str, code: str, seconds: float, bytes_sent: int, bytes_received: int
+    ) -> None:
+        """Ignore it."""
+
+
+def open_stores(
+    config: Config,
+    *,
+    create: bool = False,
+    observer: StoreObserver | None = None,
+    give_up_after_seconds: float | None = READ_GIVE_UP_SECONDS,
+    clock: Clock | None = None,
+    entropy: Entropy | None = None,
+) -> Stores:
+    """Return the stores of a configuration. Raises ConfigInvalid, SecretUnreadable."""
+    directory = config.vault.directory
+    if directory is not None:
+        local = LocalBlobStore(directory, create=create)
+        return Stores(local, None, local)
+    if config.local is None:
+        raise ConfigInvalid("a container vault needs a [local] table: the spool in front of it")
+    remote = RetryingBlobStore(
+        MeteredBlobStore(_azure(config), observer or _Silent(), clock or SystemClock()),
+        Backoff(),
+        clock or SystemClock(),
+        entropy or SystemEntropy(),
+        give_up_after_seconds=give_up_after_seconds,
+    )
+    local = LocalBlobStore(config.local.path, create=True)
+    return Stores(local, remote, LayeredBlobStore(local, remote))
+
+
+def _azure(config: Config) -> BlobStore:
+    from streamd.storage.azure import AzureBlobStore
+    from streamd.storage.azure_access import AzureAccess
+
+    vault = config.vault
+    kinds = {
+        "sas": "sas",
+        "shared-key": "shared_key",
+        "connection-string": "connection_string",
+        "service-principal": "client_secret",
+    }
+    named = vault.named_secret(kinds[vault.auth]) if vault.auth in kinds else None
+    secret: str | None = None
+    if named is not None:
+        secret = read_secret(named).get_secret_value()
+        register_secret(secret)
+    return AzureBlobStore(
+        AzureAccess(
+            url=vault.url,
+            auth=vault.auth,
+            client_id=vault.client_id,
+            tenant_id=vault.tenant_id,
+            secret=secret,
+            certificate_file=vault.certificate_file,
+            create_container=vault.create_container,
+            ca_file=vault.ca_file,
+            proxy=vault.proxy,
+        )
+    )
+
+
+def load_host_key(path: str) -> HostKey:
+    """Read the host's key file. Raises SecretUnreadable, KeyFileInvalid."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise KeyFileInvalid(f"there is no key file at {path}", path=path) from error
+    except OSError as error:
+        raise SecretUnreadable(f"{path}: {error.strerror}", path=path) from error
+    with os.fdopen(descriptor, "rb") as file:
+        if os.fstat(file.fileno()).st_mode & _OTHERS:
+            raise SecretUnreadable(f"{path} can be read by others", path=path)
+        return decode_host_key(file.read(_KEY_FILE_SIZE_MAX), path)
+
+
+async def open_vault_of(config: Config, stores: Stores) -> Vault:
+    """Open the configured vault over `stores.reading`.
+
+    The few control objects are kept in the local directory too, so that a daemon starts, and goes
+    on protecting, while the container cannot be reached.
+    """
+    host_key = load_host_key(config.vault.key_file)
+    url = config.vault.url
+    if stores.remote is None:
+        return await open_vault(stores.local, host_key, url=url)
+    if not [True async for _ in stores.local.scan(CONFIG_PREFIX)]:
+        await open_vault(stores.remote, host_key, url=url)  # raises before anything is copied
+        await copy_control_objects(stores.remote, stores.local)
+    opened = await open_vault(stores.local, host_key, url=url)
+    return Vault(stores.reading, opened.keys, opened.config, opened.verify_keys)
+
+
+async def copy_control_objects(source: BlobStore, target: BlobStore) -> None:
+    """Copy configuration, certificates, key ring and slots; the configuration last."""
+    names: list[BlobName] = []
+    for prefix in _CONTROL_PREFIXES:
+        names += [info.name async for info in source.scan(prefix)]
+    for name in sorted(names, key=lambda name: name.startswith(CONFIG_PREFIX)):
+        await target.put(name, await source.get(name))
+
+
+@asynccontextmanager
+async def open_vault_for_reading(config: Config) -> AsyncIterator[Vault]:
+    """Lend the configured vault to a command that only reads."""
+    stores = open_stores(config)
+    try:
+        yield await open_vault_of(config, stores)
+    finally:
+        await stores.aclose()
+
+
+def host_name() -> str:
+    """Return this host's name, for certificates and logs."""
+    return socket.gethostname()

@@ -1,0 +1,291 @@
+"""One process' hold on a vault and on its state directory: open, recover, capture, close.
+
+Opening takes the lock on the state directory, opens the catalog (setting a damaged one aside and
+rebuilding it from the vault), and finishes what the last process had sealed and not put. After that
+the journal and the catalog agree, whatever happened before.
+"""
+
+import asyncio
+import fcntl
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from streamd.catalog import dirty, objects
+from streamd.catalog.db import Catalog, CatalogDamaged, get_bytes, put_value
+from streamd.catalog.journal import load_head, next_fid_floor
+from streamd.catalog.tree import load_source
+from streamd.config.model import Config, SourceConfig
+from streamd.daemon.compose import Stores, open_stores, open_vault_of
+from streamd.daemon.meters import Meters
+from streamd.daemon.protection import Protection
+from streamd.effects import Clock, Entropy
+from streamd.errors import AlreadyRunning, DiskFull
+from streamd.format import layout
+from streamd.format.chunker import Cutter
+from streamd.model.entry import SourceInfo
+from streamd.observe.logging import get_logger
+from streamd.pipeline.budget import Budget
+from streamd.pipeline.capture import Pipeline, Stream
+from streamd.pipeline.commit import Journal, SourceIdentity
+from streamd.pipeline.compression import CompressionChoice
+from streamd.pipeline.dedup import DedupIndex
+from streamd.pipeline.packer import Packer
+from streamd.pipeline.seal import Sealer
+from streamd.pipeline.survey import InFlight
+from streamd.pipeline.upload import Uploader
+from streamd.sources.filesystem.mountwatch import MountWatch
+from streamd.sources.filesystem.names import OwnerNames
+from streamd.sources.filesystem.rules import ExcludeRules
+from streamd.sources.filesystem.source import FilesystemSource
+from streamd.storage.port import BlobName
+from streamd.vault.vault import Vault
+from streamd.vault.writer import VaultWriter
+
+THREADS: Final = 4
+LOCK_NAME: Final = "lock"
+DAMAGED_SUFFIX: Final = ".damaged"
+UPLOAD_GIVE_UP_SECONDS: Final = 20.0  # then the uploader says so and goes on trying
+BUDGET_SHARE: Final = 0.5  # of pipeline.memory_limit: the rest is packs, catalog cache, results
+_LOG: Final = get_logger("host")
+
+
+@dataclass(slots=True)
+class Host:
+    """Everything a capturing process holds."""
+
+    config: Config
+    stores: Stores
+    vault: Vault
+    writer: VaultWriter
+    catalog: Catalog
+    journal: Journal
+    pipeline: Pipeline
+    uploader: Uploader | None
+    meters: Meters
+    clock: Clock
+    entropy: Entropy
+    threads: ThreadPoolExecutor
+    fids: Iterator[int]
+    mounts: MountWatch
+
+    async def protection(self, name: str, source: SourceConfig) -> Protection:
+        """Return the protection of a configured source, not yet running."""
+        keys = self.vault.keys.domain_keys
+        paths = source.path_bytes
+        identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, paths))
+        state = await self.catalog.write(load_source, name, identity.id)
+        files = FilesystemSource(
+            name,
+            paths,
+            rules=ExcludeRules(source.exclude),
+            cutter=Cutter(keys.chunker_seed),
+            hasher=keys.chunk_id,
+            clock=self.clock,
+            one_file_system=source.one_file_system,
+            exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
+            max_file_size=source.max_file_size_bytes,
+            ignore_paths=own_paths(self.config),
+            mount_watch=self.mounts,
+        )
+        self.meters.metrics.add_source(name, source.rpo_seconds)
+        return Protection(
+            stream=Stream(files, identity, InFlight(), state.number, lambda _, __: None),
+            pipeline=self.pipeline,
+            catalog=self.catalog,
+            threads=self.threads,
+            clock=self.clock,
+            entropy=self.entropy,
+            meters=self.meters,
+            rpo_seconds=source.rpo_seconds,
+            fids=self.fids,
+            has_remote=self.uploader is not None,
+        )
+
+    async def finish(self) -> None:
+        """End the epoch in good order, after the pipeline has drained."""
+        result = await self.catalog.write(self.journal.seal)
+        await self.pipeline.put_all(result)
+
+
+def own_paths(config: Config) -> tuple[bytes, ...]:
+    """Return streamd's own directories: they are never protected."""
+    paths = [config.daemon.state, config.vault.directory]
+    if config.local is not None and config.vault.directory is None:
+        paths.append(config.local.path)
+    return tuple(os.fsencode(path) for path in paths if path)
+
+
+@asynccontextmanager
+async def open_host(
+    config: Config, *, clock: Clock, entropy: Entropy, meters: Meters
+) -> AsyncIterator[Host]:
+    """Open everything, recover, and lend it. Raises AlreadyRunning and what opening raises."""
+    lock = take_lock(config.daemon.state)
+    stores = open_stores(
+        config, observer=meters, give_up_after_seconds=UPLOAD_GIVE_UP_SECONDS, clock=clock
+    )
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="streamd")
+    try:
+        await stores.local.sweep_tmp()
+        vault = await open_vault_of(config, stores)
+        catalog = await open_catalog(config.daemon.state, vault, stores, clock)
+        try:
+            host = await _assemble(config, stores, vault, catalog, clock, entropy, meters, threads)
+            yield host
+        finally:
+            await catalog.aclose()
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+        await stores.aclose()
+        os.close(lock)
+
+
+async def _assemble(  # noqa: PLR0917 - the parts
+    config: Config,
+    stores: Stores,
+    vault: Vault,
+    catalog: Catalog,
+    clock: Clock,
+    entropy: Entropy,
+    meters: Meters,
+    threads: ThreadPoolExecutor,
+) -> Host:
+    writer = VaultWriter(vault, clock, entropy)
+    journal = Journal(writer, clock, has_remote=stores.remote is not None)
+    await _finish_puts(catalog, journal, stores)
+    fids = itertools.count(await catalog.write(next_fid_floor))
+    await catalog.write(dirty.release_all)
+    index = DedupIndex(catalog.open_reader)
+    names = OwnerNames(clock)
+    budget = Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE))
+    compression = CompressionChoice(config.pipeline.compression)
+    pipeline = Pipeline(
+        catalog=catalog,
+        journal=journal,
+        store=stores.local,
+        sealer=Sealer(writer, index, compression.now, names.user, names.group),
+        index=index,
+        packer=lambda publish: Packer(writer, publish, threads),
+        budget=budget,
+        threads=threads,
+        clock=clock,
+        observer=meters,
+    )
+    uploader = None
+    if stores.remote is not None:
+        uploader = Uploader(catalog, stores.local, stores.remote, meters, lambda: None)
+    return Host(
+        config=config,
+        stores=stores,
+        vault=vault,
+        writer=writer,
+        catalog=catalog,
+        journal=journal,
+        pipeline=pipeline,
+        uploader=uploader,
+        meters=meters,
+        clock=clock,
+        entropy=entropy,
+        threads=threads,
+        fids=fids,
+        mounts=MountWatch(clock),
+    )
+
+
+def take_lock(state: str) -> int:
+    """Lock the state directory for this process. Raises AlreadyRunning."""
+    try:
+        os.makedirs(state, mode=0o700, exist_ok=True)
+        lock = os.open(os.path.join(state, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise DiskFull(f"{state}: {error.strerror}", path=state) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(lock)
+        raise AlreadyRunning(f"another streamd holds {state}", path=state) from error
+    return lock
+
+
+async def open_catalog(state: str, vault: Vault, stores: Stores, clock: Clock) -> Catalog:
+    """Open the catalog; set it aside and rebuild it when it cannot be trusted."""
+    try:
+        catalog = Catalog(state)
+    except CatalogDamaged as damage:
+        _LOG.error("catalog-damaged", what=str(damage))
+        return await _rebuilt(state, vault, stores, clock)
+    identity = vault.identity + vault.keys.writer
+    known = await catalog.read(get_bytes, "identity")
+    if known == identity and not await _is_behind(catalog, vault, stores):
+        return catalog
+    if not known and not await _has_journal(vault, stores):
+        await catalog.write(put_value, "identity", identity)
+        return catalog
+    _LOG.warning("catalog-rebuilt", reason="another vault's" if known else "empty or behind")
+    await catalog.aclose()
+    return await _rebuilt(state, vault, stores, clock)
+
+
+async def _has_journal(vault: Vault, stores: Stores) -> bool:
+    prefix = layout.epoch_prefix(vault.keys.domain, vault.keys.writer)
+    async for _ in stores.reading.scan(prefix):
+        return True
+    return False
+
+
+async def _is_behind(catalog: Catalog, vault: Vault, stores: Stores) -> bool:
+    """Say whether the local vault has a segment that the catalog does not know.
+
+    Cannot happen by a crash, for the catalog is written first; it can when the state directory was
+    put back to an older copy. Then the journal is right.
+    """
+    head = await catalog.read(load_head)
+    keys = vault.keys
+    unput = {row.name for row, _ in await catalog.read(objects.unput)}
+    prefix = f"{layout.journal_prefix(keys.domain, keys.writer)}"
+    newest = None
+    async for info in stores.local.scan(f"{prefix}{head.epoch:08x}/"):
+        newest = layout.parse_segment_name(info.name) or newest
+    if newest is not None and newest >= head.next_position:
+        return layout.segment_name(keys.domain, keys.writer, newest) not in unput
+    name = BlobName(layout.epoch_name(keys.domain, keys.writer, head.epoch + 1))
+    async for info in stores.local.scan(name):
+        return info.name not in unput
+    return False
+
+
+async def _rebuilt(state: str, vault: Vault, stores: Stores, clock: Clock) -> Catalog:
+    for name in sorted(os.listdir(state)):
+        if name.startswith("catalog.sqlite") and not name.endswith(DAMAGED_SUFFIX):
+            path = os.path.join(state, name)
+            os.replace(path, path + DAMAGED_SUFFIX)
+    from streamd.maintenance.rebuild import rebuild
+
+    await rebuild(vault, state, remote=stores.remote, local=stores.local, clock=clock)
+    catalog = Catalog(state)
+    await catalog.write(put_value, "identity", vault.identity + vault.keys.writer)
+    return catalog
+
+
+async def _finish_puts(catalog: Catalog, journal: Journal, stores: Stores) -> None:
+    """Put again what was sealed before the last process ended, the same bytes in the same order."""
+    pending = await catalog.read(objects.unput)
+    for row, data in pending:
+        await stores.local.put(BlobName(row.name), data)
+        await catalog.write(journal.mark_put, [row.number])
+    if pending:
+        _LOG.info("recovered", objects=len(pending))
+
+
+async def watch_state(host: Host, protections: dict[str, Protection]) -> None:
+    """Refresh what metrics and status show, a few times a second at most, until cancelled."""
+    while True:
+        for protection in list(protections.values()):
+            await protection.refresh()
+        host.meters.queues(host.pipeline, host.pipeline.budget)
+        await asyncio.sleep(0.5)

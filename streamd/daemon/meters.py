@@ -1,0 +1,154 @@
+"""What happens, as metrics: one listener for the pipeline, the stores and the sources."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+
+from streamd.catalog.objects import ObjectRow
+from streamd.effects import MICROSECONDS
+from streamd.errors import StreamdError
+from streamd.observe.logging import get_logger
+from streamd.observe.metrics import Metrics
+from streamd.pipeline.budget import Budget
+from streamd.pipeline.capture import Pipeline
+
+_LOG: Final = get_logger("pipeline")
+_SEAL_STEPS: Final = ("chunk", "compress", "encrypt")  # one thread hop does all three
+
+
+class Meters:
+    """Implements the observers of `pipeline.capture`, `pipeline.upload` and `storage.metered`."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.metrics = Metrics(self.registry)
+        self._last_failure = ""
+        self._blocked: dict[str, float] = {}
+
+    # -- pipeline --------------------------------------------------------------------------------
+
+    def step(self, step: str, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """One batch passed a step."""
+        metrics = self.metrics
+        if step == "seal":
+            for name in _SEAL_STEPS:
+                size = bytes_in if name == "chunk" else bytes_out
+                metrics.pipeline_bytes_total.labels(name).inc(size)
+            metrics.pipeline_stage_duration_seconds.labels("compress").observe(seconds)
+            return
+        metrics.pipeline_bytes_total.labels(step).inc(bytes_out)
+        metrics.pipeline_stage_duration_seconds.labels(step).observe(seconds)
+
+    def files(self, source: str, outcome: str, count: int) -> None:
+        """Entries were read."""
+        self.metrics.files_processed_total.labels(source, outcome).inc(count)
+
+    def read(self, source: str, size: int, stored: int, duplicate: int) -> None:
+        """Content of a source was read and sealed."""
+        self.metrics.source_bytes_total.labels(source).inc(size)
+        self.metrics.stored_bytes_total.labels(source).inc(stored)
+        self.metrics.deduplicated_bytes_total.labels(source).inc(duplicate)
+
+    def chunks(self, new: int, duplicate: int) -> None:
+        """Chunks were found new, or known."""
+        self.metrics.chunks_total.labels("new").inc(new)
+        self.metrics.chunks_total.labels("duplicate").inc(duplicate)
+
+    def committed(self, source: str, delays: list[float]) -> None:
+        """Changes became durable in the local vault."""
+        histogram = self.metrics.change_protection_delay_seconds.labels(source, "local")
+        for delay in delays:
+            histogram.observe(delay)
+
+    def queues(self, pipeline: Pipeline, budget: Budget) -> None:
+        """Export the depth of the queues; called now and then."""
+        metrics = self.metrics
+        for step, channel in (("read", pipeline.intake), ("pack", pipeline.packer.full)):
+            metrics.pipeline_queue_items.labels(step).set(channel.item_count)
+            metrics.pipeline_queue_bytes.labels(step).set(channel.byte_count)
+            metrics.pipeline_queue_limit_bytes.labels(step).set(channel.bytes_max)
+            self._blocked_for(step, channel.blocked_seconds)
+        metrics.pipeline_queue_bytes.labels("compress").set(budget.used_bytes)
+        metrics.pipeline_queue_limit_bytes.labels("compress").set(budget.limit_bytes)
+        self._blocked_for("compress", budget.blocked_seconds)
+
+    def _blocked_for(self, step: str, total: float) -> None:
+        before = self._blocked.get(step, 0.0)
+        if total > before:
+            self.metrics.pipeline_backpressure_seconds_total.labels(step).inc(total - before)
+            self._blocked[step] = total
+
+    # -- uploads ---------------------------------------------------------------------------------
+
+    def uploaded(self, row: ObjectRow, seconds: float) -> None:
+        """An object arrived in the vault of record."""
+        self.metrics.pipeline_bytes_total.labels("upload").inc(row.size)
+        self.metrics.pipeline_stage_duration_seconds.labels("upload").observe(seconds)
+        if self._last_failure:
+            _LOG.info("upload-resumed", object=row.name)
+            self._last_failure = ""
+
+    def upload_delay(self, source: str, seconds: float) -> None:
+        """A segment's changes arrived in the vault of record after that long."""
+        self.metrics.change_protection_delay_seconds.labels(source, "vault").observe(seconds)
+
+    def upload_failed(self, error: StreamdError) -> None:
+        """Uploading pauses; said once per kind of failure."""
+        if error.code != self._last_failure:
+            _LOG.warning("upload-paused", reason=error.code, what=str(error), remedy=error.advice())
+            self._last_failure = error.code
+
+    def observed(
+        self, operation: str, code: str, seconds: float, bytes_sent: int, bytes_received: int
+    ) -> None:
+        """A request to the container ended."""
+        metrics = self.metrics
+        metrics.azure_requests_total.labels(operation, code).inc()
+        metrics.azure_request_duration_seconds.labels(operation).observe(seconds)
+        metrics.uploaded_bytes_total.inc(bytes_sent)
+        metrics.downloaded_bytes_total.inc(bytes_received)
+
+    # -- sources ---------------------------------------------------------------------------------
+
+    def watching(self, source: str, modes: Mapping[bytes, str]) -> None:
+        """The marks of a source are in place."""
+        self.metrics.set_watch_modes(source, modes.values())
+        _LOG.info("watching", source=source, modes=sorted(set(modes.values())))
+
+    def events(self, source: str, count: int) -> None:
+        """Events were read."""
+        self.metrics.watch_events_total.labels(source).inc(count)
+
+    def overflow(self, source: str) -> None:
+        """Events were lost."""
+        self.metrics.watch_overflows_total.labels(source).inc()
+
+    def scan_began(self, source: str) -> None:
+        """A scan of a source began."""
+        self.metrics.rescan_in_progress.labels(source).set(1)
+
+    def scan_ended(self, source: str, reason: str, seconds: float, changes: int) -> None:
+        """A scan ended; after a periodic one, changes are such that no event announced."""
+        metrics = self.metrics
+        metrics.rescan_in_progress.labels(source).set(0)
+        metrics.rescan_last_duration_seconds.labels(source).set(seconds)
+        metrics.rescan_last_success_timestamp_seconds.labels(source).set_to_current_time()
+        metrics.rescans_total.labels(source, reason, "ok").inc()
+        if reason == "periodic":
+            metrics.rescan_missed_changes_total.labels(source, reason).inc(changes)
+
+    def point(self, source: str, at_us: int) -> None:
+        """A new restorable state exists."""
+        self.metrics.recovery_point_last_success_timestamp_seconds.labels(source).set(
+            at_us / MICROSECONDS
+        )
+
+    async def watch_loop_lag(self, interval_seconds: float = 0.25) -> None:
+        """Measure how late the loop wakes us; runs until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + interval_seconds
+            await asyncio.sleep(interval_seconds)
+            self.metrics.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))

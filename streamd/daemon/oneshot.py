@@ -1,0 +1,124 @@
+"""One capture without the daemon: what `streamd capture` does."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from streamd.catalog import dirty
+from streamd.catalog.journal import load_head
+from streamd.config.model import Config, SourceConfig
+from streamd.daemon.host import Host, open_host
+from streamd.daemon.meters import Meters
+from streamd.daemon.protection import Protection
+from streamd.effects import MICROSECONDS, SystemClock, SystemEntropy
+from streamd.model.record import Mark
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceResult:
+    """How capturing one source ended."""
+
+    name: str
+    entries: int
+    problems: int
+    at_us: int
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class CaptureResult:
+    """How a capture ended."""
+
+    sources: tuple[SourceResult, ...]
+    seconds: float
+    source_bytes: int
+    stored_bytes: int
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether everything is protected."""
+        return all(one.state == "protected" and not one.problems for one in self.sources)
+
+
+async def capture(
+    config: Config,
+    sources: Mapping[str, SourceConfig],
+    *,
+    label: str = "",
+    hold_seconds: int = 0,
+    progress: Progress | None = None,
+) -> CaptureResult:
+    """Capture `sources` once; everything is in the vault of record when this returns."""
+    clock, entropy, meters = SystemClock(), SystemEntropy(), Meters()
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    async with open_host(config, clock=clock, entropy=entropy, meters=meters) as host:
+        protections = [await host.protection(name, one) for name, one in sources.items()]
+        hold_until = clock.now_us() + hold_seconds * MICROSECONDS if hold_seconds else 0
+        marks = [Mark(label or "held", "crash", hold_until)] if label or hold_seconds else []
+        async with asyncio.TaskGroup() as group:
+            helpers = [group.create_task(_show(protections, meters, progress), name="progress")]
+            if host.uploader is not None:
+                helpers.append(group.create_task(host.uploader.run(), name="upload"))
+            async with asyncio.TaskGroup() as capturing:
+                capturing.create_task(host.pipeline.run(), name="pipeline")
+                capturing.create_task(_run(host, protections, marks), name="capture")
+            await host.finish()
+            if host.uploader is not None:
+                await host.uploader.finish()
+            for helper in helpers:
+                helper.cancel()
+        covered = {one.name: one.progress.drained_us for one in protections}
+        await host.catalog.write(host.journal.remember_coverage, covered)
+        results = [await _result(host, protection) for protection in protections]
+        for protection in protections:
+            protection.close()
+    return CaptureResult(
+        tuple(results),
+        loop.time() - started,
+        int(_total(meters, "source_bytes_total")),
+        int(_total(meters, "stored_bytes_total")),
+    )
+
+
+async def _run(host: Host, protections: list[Protection], marks: list[Mark]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for protection in protections:
+            group.create_task(protection.capture_once(marks), name=f"capture:{protection.name}")
+    await host.pipeline.drain()
+
+
+async def _result(host: Host, protection: Protection) -> SourceResult:
+    problems = await host.catalog.read(dirty.problems, protection.stream.number)
+    head = await host.catalog.read(load_head)
+    return SourceResult(
+        protection.name,
+        protection.progress.entries_scanned,
+        len(problems),
+        head.last_us,
+        protection.progress.state,
+    )
+
+
+async def _show(protections: list[Protection], meters: Meters, progress: Progress | None) -> None:
+    if progress is None:
+        return
+    with contextlib.suppress(asyncio.CancelledError):
+        while True:
+            entries = sum(one.progress.entries_scanned for one in protections)
+            progress(entries, int(_total(meters, "source_bytes_total")))
+            await asyncio.sleep(0.5)
+
+
+def _total(meters: Meters, name: str) -> float:
+    """Return the sum of a counter over all its labels."""
+    return sum(
+        sample.value
+        for metric in meters.registry.collect()
+        if metric.name == f"streamd_{name.removesuffix('_total')}"
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )

@@ -1,0 +1,457 @@
+"""The capture pipeline, readable as a list: read → chunk → seal → pack → commit.
+
+                 findings                 packs                 segments
+    survey ──▶ [intake] ──▶ read+chunk+hash ──▶ dedupe+seal ──▶ [pack] ──▶ put
+                  │   one thread hop each, per batch  │                     │
+                  └── budget of bytes in flight ──────┴────▶ [commit, in order] ──▶ put ──▶ ack
+
+Batches flow, never chunks. A worker carries one batch through reading and sealing; several workers
+overlap. Lane LIVE is served first everywhere, and batches of one source and lane are committed in
+the order in which they were found. Nothing is acknowledged before it is durable in the local vault.
+"""
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from streamd.catalog.db import Catalog
+from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.catalog.tree import Intent
+from streamd.effects import Clock
+from streamd.format.frame import SealedBatch
+from streamd.format.keys import Role
+from streamd.format.pack import EncodedObject
+from streamd.model.record import Gap, Mark
+from streamd.pipeline.budget import Budget
+from streamd.pipeline.channel import LIVE, Channel, Closed
+from streamd.pipeline.commit import CommitResult, Entry, Journal, SourceIdentity
+from streamd.pipeline.dedup import DedupIndex, Lane
+from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found, Ready
+from streamd.pipeline.packer import Packer
+from streamd.pipeline.seal import SealedContent, Sealer
+from streamd.pipeline.survey import InFlight
+from streamd.sources.port import Piece, ReadRequest, ReadResult, Source
+from streamd.storage.port import BlobName, BlobStore
+
+WORKERS: Final = 3
+INTAKE_ITEMS_MAX: Final = 16
+COMMIT_BATCHES_MAX: Final = 64
+COMMIT_INTENTS_MAX: Final = 8192
+INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes into a pack
+INLINE_SEGMENT_MAX: Final = 4 * 1024 * 1024
+_ENTRY_COST: Final = 2048  # bytes of memory that one entry in flight is reckoned to take
+
+
+class Observer(Protocol):
+    """Told what every step did; `observe.metrics` listens."""
+
+    def step(self, step: str, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """One batch passed a step: read, chunk, seal, pack, upload or commit."""
+
+    def files(self, source: str, outcome: str, count: int) -> None:
+        """Entries were read, with this outcome."""
+
+    def read(self, source: str, size: int, stored: int, duplicate: int) -> None:
+        """Bytes of a source were read; so many are newly stored, so many were known."""
+
+    def chunks(self, new: int, duplicate: int) -> None:
+        """Chunks were found new, or known."""
+
+    def committed(self, source: str, delays: list[float]) -> None:
+        """Changes became durable in the local vault, after these delays in seconds."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """What the pipeline needs to know of one source while it captures it."""
+
+    source: Source
+    identity: SourceIdentity
+    in_flight: InFlight
+    number: int  # of the source in the catalog
+    on_committed: Callable[[Ready, int], None]  # finding, instant of the record
+
+
+@dataclass(slots=True)
+class Job:
+    """A finding on its way."""
+
+    stream: Stream
+    lane: Lane
+    sequence: int
+    finding: Finding
+    first_us: int
+    survey_done: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    held_bytes: int = 0
+
+
+@dataclass(slots=True)
+class _Parked:
+    """A finished finding that waits for its turn and its packs."""
+
+    job: Job
+    ready: Ready
+    packs: list[tuple["asyncio.Future[int]", list[bytes]]]
+
+
+class Pipeline:
+    """Shared by all sources. `run` it in a TaskGroup; `submit` jobs; `drain` at the end."""
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        journal: Journal,
+        store: BlobStore,
+        sealer: Sealer,
+        index: DedupIndex,
+        packer: Callable[[Callable[[EncodedObject], Awaitable[int]]], Packer],
+        budget: Budget,
+        threads: Executor,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._catalog = catalog
+        self._journal = journal
+        self._store = store
+        self._sealer = sealer
+        self._index = index
+        self._threads = threads
+        self._clock = clock
+        self._observer = observer
+        self.budget = budget
+        self.packer = packer(self._publish_pack)
+        self.intake: Channel[Job] = Channel(
+            "read", items_max=INTAKE_ITEMS_MAX, bytes_max=INTAKE_ITEMS_MAX * BATCH_BYTES_MAX
+        )
+        self._sequences: dict[Lane, int] = {}
+        self._next: dict[Lane, int] = {}
+        self._parked: dict[Lane, dict[int, _Parked]] = {}
+        self._wake = asyncio.Event()
+        self._open_jobs = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._generation_waiters: deque[tuple[dict[Lane, int], asyncio.Event]] = deque()
+
+    # -- intake ----------------------------------------------------------------------------------
+
+    async def submit(
+        self,
+        stream: Stream,
+        lane: int,
+        finding: Finding,
+        *,
+        first_us: int,
+        survey_done: int = 0,
+        gaps: Iterable[Gap] = (),
+        marks: Iterable[Mark] = (),
+    ) -> None:
+        """Hand in a finding; waits while the pipeline is full."""
+        key = (stream.number, lane)
+        sequence = self._sequences.get(key, 0)
+        self._sequences[key] = sequence + 1
+        job = Job(stream, key, sequence, finding, first_us, survey_done, list(gaps), list(marks))
+        self._open_jobs += 1
+        self._idle.clear()
+        await self.intake.send(job, finding.expected_bytes, lane)
+
+    async def settled(self) -> None:
+        """Wait until nothing is in flight."""
+        await self._idle.wait()
+
+    async def quiesce(self) -> None:
+        """Wait until every finding handed in before this call is committed."""
+        goals = {lane: count for lane, count in self._sequences.items() if count}
+        if all(self._next.get(lane, 0) >= count for lane, count in goals.items()):
+            return
+        done = asyncio.Event()
+        self._generation_waiters.append((goals, done))
+        await self.packer.flush()
+        await done.wait()
+
+    # -- tasks -----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Run the stages until `drain`. Cancelling drops what is in flight: nothing is lost."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.packer.run(), name="pack")
+            committing = group.create_task(self._commit_loop(), name="commit")
+            async with asyncio.TaskGroup() as workers:
+                for number in range(WORKERS):
+                    workers.create_task(self._work(), name=f"capture.{number}")
+            await self.packer.flush()
+            await self._idle.wait()
+            self.packer.full.close()
+            committing.cancel()
+
+    async def drain(self) -> None:
+        """Take no more findings and finish those inside."""
+        self.intake.close()
+        await self.packer.flush()
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                job = await self.intake.receive()
+            except Closed:
+                return
+            is_live = job.lane[1] == LIVE
+            expected = min(job.finding.expected_bytes, 2 * BATCH_BYTES_MAX)
+            cost = expected + _ENTRY_COST * len(job.finding.found)
+            await self.budget.take(cost, live=is_live)
+            job.held_bytes = cost
+            parked = await (self._large(job) if job.finding.is_large else self._batch(job))
+            self._park(parked)
+
+    # -- read and seal ---------------------------------------------------------------------------
+
+    async def _batch(self, job: Job) -> _Parked:
+        """Carry an ordinary batch through reading and sealing."""
+        entries = [entry for entry in job.finding.found if entry.read]
+        parked = _Parked(job, _begin(job), [])
+        if entries:
+            read_at_ns = self._clock.now_us() * 1000
+            results = await self._read_and_seal(parked, entries)
+            await self._describe(parked, entries, results, read_at_ns)
+        _add_links(parked)
+        return parked
+
+    async def _read_and_seal(self, parked: _Parked, entries: list[Found]) -> list[ReadResult]:
+        """Read entries and seal their new chunks; the content is let go before returning."""
+        job, loop = parked.job, asyncio.get_running_loop()
+        requests = [ReadRequest(entry.path, entry.stat) for entry in entries]
+        started = loop.time()
+        batch = await loop.run_in_executor(self._threads, job.stream.source.read, requests)
+        self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
+        pieces = [piece for result in batch.results for piece in result.pieces]
+        stored = await self._seal(parked, batch.arena, pieces, batch.read_bytes)
+        kept = min(stored, job.held_bytes) + _ENTRY_COST * len(entries) // 2
+        job.held_bytes = self.budget.adjust(job.held_bytes, kept)
+        return batch.results
+
+    async def _large(self, job: Job) -> _Parked:
+        """Carry one large file, piece by piece: its memory is bounded by the piece."""
+        (entry,) = job.finding.found
+        loop, threads = asyncio.get_running_loop(), self._threads
+        parked = _Parked(job, _begin(job), [])
+        read_at_ns = self._clock.now_us() * 1000
+        request = ReadRequest(entry.path, entry.stat)
+        large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
+        pieces: list[Piece] = []
+        try:
+            while True:
+                started = loop.time()
+                part = await loop.run_in_executor(threads, large.next)
+                if part is None:
+                    break
+                size = sum(piece.size for piece in part[1])
+                self._observer.step("read", loop.time() - started, size, size)
+                pieces.extend(part[1])
+                await self._seal(parked, part[0], part[1], size)
+            result = await loop.run_in_executor(threads, large.finish)
+        finally:
+            large.close()
+        result.pieces = pieces
+        await self._describe(parked, [entry], [result], read_at_ns)
+        return parked
+
+    async def _seal(
+        self, parked: _Parked, arena: memoryview, pieces: list[Piece], size: int
+    ) -> int:
+        """Seal the new chunks among `pieces` and send them on; returns the bytes they take."""
+        job, ready, loop = parked.job, parked.ready, asyncio.get_running_loop()
+        started = loop.time()
+        content = await loop.run_in_executor(
+            self._threads, self._sealer.seal_pieces, arena, pieces, job.lane, job.sequence
+        )
+        stored = content.data.stored_size if content.data is not None else 0
+        self._observer.step("seal", loop.time() - started, size, stored)
+        new_count = len(content.new_ids)
+        self._observer.chunks(new_count, content.chunk_count - new_count)
+        self._observer.read(job.stream.identity.name, size, stored, content.duplicate_bytes)
+        is_inline = job.lane[1] == LIVE and stored <= INLINE_BATCH_MAX and not job.finding.is_large
+        await self._send_on(parked, content, Role.DATA, ready.inline_data if is_inline else None)
+        return stored
+
+    async def _send_on(
+        self,
+        parked: _Parked,
+        content: SealedContent,
+        role: Role,
+        inline: list[SealedBatch] | None,
+    ) -> None:
+        """Put sealed frames into the segment to come (`inline`) or into a pack."""
+        parked.ready.needs |= content.needs
+        parked.ready.new_ids += content.new_ids
+        if content.data is None:
+            return
+        if inline is not None:
+            inline.append(content.data)
+        else:
+            durable = await self.packer.add(content.data, role)
+            parked.packs.append((durable, content.new_ids))
+
+    async def _describe(
+        self, parked: _Parked, entries: list[Found], results: list[ReadResult], read_at_ns: int
+    ) -> None:
+        """Turn results into intents of the ready finding; seal chunk-list pages."""
+        ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
+        outcomes = Counter(result.outcome for result in results)
+        for outcome, count in outcomes.items():
+            self._observer.files(job.stream.identity.name, outcome, count)
+        described = await loop.run_in_executor(
+            self._threads,
+            lambda: self._sealer.describe(
+                entries, results, first_us=job.first_us, read_at_ns=read_at_ns
+            ),
+        )
+        ready.intents += described.intents
+        ready.good_paths += described.good_paths
+        ready.troubles += described.troubles
+        ready.again += described.again
+        ready.later += described.later
+        if described.pages:
+            content = await loop.run_in_executor(
+                self._threads, self._sealer.seal_pages, described.pages, job.lane, job.sequence
+            )
+            stored = content.data.stored_size if content.data is not None else 0
+            inline = ready.inline_meta if stored <= INLINE_BATCH_MAX else None
+            await self._send_on(parked, content, Role.META, inline)
+
+    # -- commit ----------------------------------------------------------------------------------
+
+    def _park(self, parked: _Parked) -> None:
+        job = parked.job
+        self._parked.setdefault(job.lane, {})[job.sequence] = parked
+        for durable, _ in parked.packs:
+            durable.add_done_callback(lambda _: self._wake.set())
+        self._wake.set()
+
+    def _take_due(self) -> list[_Parked]:
+        """Return finished findings whose turn it is, live lanes first, within limits."""
+        due: list[_Parked] = []
+        intents = inline = 0
+        for lane in sorted(self._parked, key=lambda lane: (lane[1] != LIVE, lane)):
+            waiting = self._parked[lane]
+            while (parked := waiting.get(self._next.get(lane, 0))) is not None:
+                if not all(durable.done() for durable, _ in parked.packs):
+                    break
+                size = sum(
+                    batch.stored_size
+                    for batch in (*parked.ready.inline_data, *parked.ready.inline_meta)
+                )
+                intents += len(parked.ready.intents) + len(parked.ready.gone)
+                inline += size
+                if due and (
+                    len(due) >= COMMIT_BATCHES_MAX
+                    or intents > COMMIT_INTENTS_MAX
+                    or inline > INLINE_SEGMENT_MAX
+                ):
+                    return due
+                del waiting[parked.job.sequence]
+                self._next[lane] = parked.job.sequence + 1
+                for durable, ids in parked.packs:
+                    number = durable.result()
+                    parked.ready.new_chunks.setdefault(number, []).extend(ids)
+                    parked.ready.needs.add(number)
+                due.append(parked)
+        return due
+
+    async def _commit_loop(self) -> None:
+        while True:
+            due = self._take_due()
+            if not due:
+                self._wake.clear()
+                due = self._take_due()
+            if not due:
+                await self._wake.wait()
+                continue
+            await self._commit(due)
+
+    async def _commit(self, due: list[_Parked]) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        entries = [Entry(parked.job.stream.identity, parked.ready) for parked in due]
+        result = await self._catalog.write(self._journal.commit, entries)
+        await self.put_all(result)
+        seconds = loop.time() - started
+        stored = sum(len(put.object.data) for put in result.puts)
+        self._observer.step("commit", seconds, stored, stored)
+        now_us = self._clock.now_us()
+        for parked in due:
+            job, ready = parked.job, parked.ready
+            self._index.settle(ready.new_ids)
+            job.stream.in_flight.settle(ready.settled)
+            self.budget.give_back(job.held_bytes)
+            delays = [max(now_us - job.first_us, 0) / 1e6] if job.first_us and ready.intents else []
+            self._observer.committed(job.stream.identity.name, delays)
+            job.stream.on_committed(ready, result.at_us)
+            self._open_jobs -= 1
+        if self._open_jobs == 0:
+            self._idle.set()
+        self._wake_generations()
+
+    def _wake_generations(self) -> None:
+        while self._generation_waiters:
+            goals, done = self._generation_waiters[0]
+            if any(self._next.get(lane, 0) < count for lane, count in goals.items()):
+                return
+            self._generation_waiters.popleft()
+            done.set()
+
+    async def put_all(self, result: CommitResult) -> None:
+        """Put what a transaction remembered, in order, and forget the bytes."""
+        for put in result.puts:
+            await self._store.put(BlobName(put.object.name), put.object.data)
+        if result.puts:
+            numbers = [put.number for put in result.puts]
+            await self._catalog.write(self._journal.mark_put, numbers)
+
+    async def _publish_pack(self, pack: EncodedObject) -> int:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        await self._store.put(BlobName(pack.name), pack.data)
+        number = await self._catalog.write(self._journal.add_pack, pack)
+        self._observer.step("pack", loop.time() - started, len(pack.data), len(pack.data))
+        return number
+
+
+def _begin(job: Job) -> Ready:
+    """Return what is ready of a finding before anything is read."""
+    finding = job.finding
+    return Ready(
+        gone=finding.gone,
+        troubles=list(finding.troubles),
+        again=[
+            DirtyPlace(path, Depth.BELOW if deep else Depth.ENTRY, job.first_us)
+            for path, deep in finding.deferred
+        ],
+        settled=[(entry.parent, entry.name) for entry in finding.found],
+        paths=[entry.path for entry in finding.found],
+        gaps=job.gaps,
+        marks=job.marks,
+        survey_done=job.survey_done,
+        first_us=job.first_us,
+    )
+
+
+def _add_links(parked: _Parked) -> None:
+    """Entries that are only further names of files in this survey follow the files."""
+    for entry in parked.job.finding.found:
+        if not entry.read:
+            parked.ready.intents.append(
+                Intent(
+                    entry.parent,
+                    entry.name,
+                    entry.fid,
+                    entry.stat,
+                    version=None,
+                    again=False,
+                    is_fresh=False,
+                )
+            )

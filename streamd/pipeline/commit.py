@@ -1,0 +1,309 @@
+"""The commit: finished findings become journal segments, durable, in order.
+
+One transaction changes the tree, remembers the sealed segments with their bytes, and moves the
+journal head; then the segments are put; then their bytes are forgotten and the findings are
+acknowledged. A crash between any two of these repeats the put of the same bytes at the next start,
+and nothing else.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from streamd.catalog import dirty, objects
+from streamd.catalog.db import put_value
+from streamd.catalog.dirty import Depth, DirtyPlace, Problem
+from streamd.catalog.journal import JournalHead, load_head, store_head
+from streamd.catalog.objects import ObjectState
+from streamd.catalog.tree import SourceState, TreeWriter, load_source
+from streamd.effects import Clock
+from streamd.format import envelope, state_sum
+from streamd.format.control import EpochRecord
+from streamd.format.frame import SealedBatch
+from streamd.format.pack import EncodedObject
+from streamd.format.segment import RECORDS_MAX, SegmentDraft
+from streamd.model.entry import SourceInfo
+from streamd.model.ids import SourceId
+from streamd.model.record import NO_SOURCE, Op, Record, StateSum
+from streamd.pipeline.findings import Ready
+from streamd.vault.writer import VaultWriter
+
+_RECORDS_PER_SEGMENT: Final = RECORDS_MAX - 16  # room for STATE and the like
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class SourceIdentity:
+    """What the journal says about a source besides its files."""
+
+    name: str
+    id: SourceId
+    info: SourceInfo
+
+
+@dataclass(slots=True)
+class Entry:
+    """A finished finding, and whose it is."""
+
+    source: SourceIdentity
+    ready: Ready
+
+
+@dataclass(frozen=True, slots=True)
+class PendingPut:
+    """A sealed object that the catalog remembers and that has to be put."""
+
+    number: int
+    object: EncodedObject
+
+
+@dataclass(slots=True)
+class CommitResult:
+    """What one transaction did."""
+
+    puts: list[PendingPut] = field(default_factory=list)
+    at_us: int = 0
+    record_count: int = 0
+    counts: dict[str, int] = field(default_factory=dict)  # records by source
+
+
+class Journal:
+    """Writes this process' epoch. All methods run in the catalog's writer thread."""
+
+    def __init__(self, writer: VaultWriter, clock: Clock, *, has_remote: bool) -> None:
+        self._writer = writer
+        self._clock = clock
+        self._is_open = False
+        self._put_state = ObjectState.LOCAL if has_remote else ObjectState.VAULT
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    def add_pack(self, connection: sqlite3.Connection, pack: EncodedObject) -> int:
+        """Register a pack that is durable in the (local) vault."""
+        return objects.add(
+            connection,
+            name=pack.name,
+            kind=envelope.Kind.PACK,
+            size=len(pack.data),
+            now_us=self._clock.now_us(),
+            state=self._put_state,
+        )
+
+    def mark_put(self, connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
+        """The objects were put."""
+        for number in numbers:
+            objects.mark_put(connection, number, self._put_state)
+
+    def _remember(
+        self,
+        connection: sqlite3.Connection,
+        result: CommitResult,
+        kind: envelope.Kind,
+        encoded: EncodedObject,
+        needs: Sequence[int] = (),
+    ) -> int:
+        number = objects.add(
+            connection,
+            name=encoded.name,
+            kind=kind,
+            size=len(encoded.data),
+            now_us=self._clock.now_us(),
+            state=ObjectState.UNPUT,
+            needs=needs,
+            data=bytes(encoded.data),
+        )
+        result.puts.append(PendingPut(number, encoded))
+        return number
+
+    # -- epochs ----------------------------------------------------------------------------------
+
+    def _open_epoch(
+        self, connection: sqlite3.Connection, head: JournalHead, at_us: int, result: CommitResult
+    ) -> JournalHead:
+        """Seal the epoch before and begin a new one, if this process has not yet."""
+        if self._is_open:
+            return head
+        if head.epoch > 0 and not head.is_sealed:
+            head = self._append(
+                connection,
+                head,
+                (),
+                [Record(Op.SEAL, 0, NO_SOURCE, b"", _ENCODE("next epoch"))],
+                at_us,
+                result,
+            )
+        record = EpochRecord(
+            epoch=head.epoch + 1,
+            created_us=at_us,
+            reason="start",
+            previous_hash=head.hash,
+            previous_seq=max(head.next_seq - 1, 0),
+        )
+        encoded = self._writer.encode_epoch(record)
+        self._remember(connection, result, envelope.Kind.EPOCH, encoded)
+        self._is_open = True
+        return JournalHead(head.epoch + 1, 0, head.hash, at_us, is_sealed=False)
+
+    def seal(self, connection: sqlite3.Connection) -> CommitResult:
+        """End this process' epoch in good order, if it wrote anything."""
+        result = CommitResult()
+        head = load_head(connection)
+        if self._is_open and not head.is_sealed:
+            at_us = max(self._clock.now_us(), head.last_us + 1)
+            records = [Record(Op.SEAL, 0, NO_SOURCE, b"", _ENCODE("orderly stop"))]
+            head = self._append(connection, head, (), records, at_us, result)
+            store_head(
+                connection,
+                JournalHead(head.epoch, head.next_seq, head.hash, head.last_us, is_sealed=True),
+            )
+            self._is_open = False
+        return result
+
+    def _append(  # noqa: PLR0917 - private; the draft's parts
+        self,
+        connection: sqlite3.Connection,
+        head: JournalHead,
+        sources: tuple[SourceId, ...],
+        records: list[Record],
+        at_us: int,
+        result: CommitResult,
+        data: Sequence[SealedBatch] = (),
+        meta: Sequence[SealedBatch] = (),
+        needs: Sequence[int] = (),
+    ) -> JournalHead:
+        draft = SegmentDraft(
+            position=head.next_position,
+            previous=head.hash,
+            start_us=at_us,
+            end_us=at_us,
+            sources=sources,
+            records=records,
+            data=data,
+            meta=meta,
+        )
+        encoded = self._writer.encode_segment(draft)
+        self._remember(connection, result, envelope.Kind.SEGMENT, encoded, needs)
+        hashed = envelope.signed_hash(encoded.data)
+        return JournalHead(head.epoch, head.next_seq + 1, hashed, at_us, is_sealed=False)
+
+    # -- findings --------------------------------------------------------------------------------
+
+    def commit(self, connection: sqlite3.Connection, entries: Sequence[Entry]) -> CommitResult:
+        """Record finished findings: tree, segments, dirty set, problems; one transaction."""
+        result = CommitResult()
+        head = load_head(connection)
+        at_us = max(self._clock.now_us(), head.last_us + 1)
+        states: dict[str, SourceState] = {}
+        controls: dict[str, list[tuple[int, bytes, bytes]]] = {}
+        for entry in entries:
+            state = states.get(entry.source.name)
+            if state is None:
+                state = load_source(connection, entry.source.name, entry.source.id)
+                states[entry.source.name] = state
+                controls[entry.source.name] = []
+            self._apply(connection, state, entry, at_us)
+            for gap in entry.ready.gaps:
+                controls[entry.source.name].append((Op.GAP, b"", _ENCODE(gap)))
+            for mark in entry.ready.marks:
+                controls[entry.source.name].append((Op.MARK, b"", _ENCODE(mark)))
+        changed = [state for name, state in states.items() if state.records or controls[name]]
+        if changed:
+            head = self._open_epoch(connection, head, at_us, result)
+            head = self._write_segments(connection, head, changed, controls, entries, result, at_us)
+            store_head(connection, head)
+            result.at_us = at_us
+        for state in states.values():
+            self._store_state(connection, state, at_us)
+            result.counts[state.name] = len(state.records)
+        return result
+
+    def _apply(
+        self, connection: sqlite3.Connection, state: SourceState, entry: Entry, at_us: int
+    ) -> None:
+        ready = entry.ready
+        tree = TreeWriter(connection, state)
+        tree.describe(entry.source.info)
+        tree.apply(ready.intents)
+        for parent, name in ready.gone:
+            tree.remove(parent, name)
+        number = state.number
+        again = list(ready.again)
+        lost = {(intent.parent, intent.name) for intent in tree.dropped}
+        if lost:
+            paths = [
+                path for key, path in zip(ready.settled, ready.paths, strict=True) if key in lost
+            ]
+            again.extend(DirtyPlace(path, Depth.BELOW, ready.first_us or at_us) for path in paths)
+        dirty.clear_problems(connection, number, ready.good_paths)
+        for trouble in ready.troubles:
+            problem = Problem(trouble.path, trouble.reason, trouble.errno, at_us)
+            dirty.set_problem(connection, number, problem)
+        if ready.survey_done:
+            dirty.resolve(connection, number, ready.survey_done)
+        if again:
+            dirty.put_back(connection, number, again)
+        for object_number, ids in ready.new_chunks.items():
+            objects.add_chunks(connection, object_number, ids)
+
+    def _write_segments(  # noqa: PLR0917 - private, called once above
+        self,
+        connection: sqlite3.Connection,
+        head: JournalHead,
+        changed: list[SourceState],
+        controls: dict[str, list[tuple[int, bytes, bytes]]],
+        entries: Sequence[Entry],
+        result: CommitResult,
+        at_us: int,
+    ) -> JournalHead:
+        sources = tuple(state.id for state in changed)
+        records: list[Record] = []
+        for index, state in enumerate(changed):
+            rows = state.records + controls[state.name]
+            records.extend([Record(op, 0, index, key, value) for op, key, value in rows])
+            total = StateSum(state_sum.to_bytes(state.total), state.key_count)
+            records.append(Record(Op.STATE, 0, index, b"", _ENCODE(total)))
+        result.record_count = len(records)
+        data = [batch for entry in entries for batch in entry.ready.inline_data]
+        meta = [batch for entry in entries for batch in entry.ready.inline_meta]
+        needs = sorted({number for entry in entries for number in entry.ready.needs})
+        while len(records) > _RECORDS_PER_SEGMENT:  # a mass removal: several segments, one instant
+            part, records = records[:_RECORDS_PER_SEGMENT], records[_RECORDS_PER_SEGMENT:]
+            head = self._append(connection, head, sources, part, at_us, result, needs=needs)
+        head = self._append(connection, head, sources, records, at_us, result, data, meta, needs)
+        last = result.puts[-1].number
+        inline = [frame.ids for batch in (*data, *meta) for frame in batch.frames]
+        objects.add_chunks(
+            connection, last, [ids[i : i + 32] for ids in inline for i in range(0, len(ids), 32)]
+        )
+        first_us: dict[int, int] = {}
+        numbers = {state.name: state.number for state in changed}
+        for entry in entries:
+            number = numbers.get(entry.source.name)
+            if number is not None:
+                since = entry.ready.first_us or at_us
+                first_us[number] = min(since, first_us.get(number, since))
+        if self._put_state is ObjectState.LOCAL:
+            objects.wait_for(connection, last, first_us)
+        return head
+
+    @staticmethod
+    def _store_state(connection: sqlite3.Connection, state: SourceState, at_us: int) -> None:
+        connection.execute(
+            "UPDATE source SET info = ?, total = ?, key_count = ? WHERE number = ?",
+            (state.info, state_sum.to_bytes(state.total), state.key_count, state.number),
+        )
+        if state.records:
+            connection.execute(
+                "UPDATE source SET last_us = ?,"
+                " base_us = CASE WHEN base_us = 0 THEN ? ELSE base_us END WHERE number = ?",
+                (at_us, at_us, state.number),
+            )
+
+    @staticmethod
+    def remember_coverage(connection: sqlite3.Connection, covered: dict[str, int]) -> None:
+        """Every change before these instants was noticed; a later gap begins there."""
+        for name, at_us in covered.items():
+            put_value(connection, f"covered:{name}", at_us)

@@ -1,0 +1,64 @@
+"""Which chunks are in the vault already, or are on their way there in front of us.
+
+A chunk that an earlier batch of the same lane is about to store counts as present: batches of a
+lane are committed in order, so whoever refers to it is committed after it is durable. Batches of
+another lane store it again; two packs may hold a chunk, and either is valid.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+
+from streamd.catalog import objects
+
+Lane = tuple[int, int]  # number of the source, LIVE or BULK
+
+
+class DedupIndex:
+    """Asked by the sealing threads, told by the commit. Bounded by what is in flight."""
+
+    def __init__(self, open_reader: Callable[[], sqlite3.Connection]) -> None:
+        self._open_reader = open_reader
+        self._lock = threading.Lock()
+        self._coming: dict[bytes, tuple[Lane, int]] = {}
+        self._local = threading.local()
+        self._readers: list[sqlite3.Connection] = []
+
+    def _reader(self) -> sqlite3.Connection:
+        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
+        if reader is None:
+            reader = self._open_reader()
+            self._local.reader = reader
+            with self._lock:
+                self._readers.append(reader)
+        return reader
+
+    def claim(self, ids: Sequence[bytes], lane: Lane, sequence: int) -> tuple[set[bytes], set[int]]:
+        """Return (the ids that the caller must store, objects that hold some of the others).
+
+        `ids` has no duplicates. Those to be stored are ours until `settle`.
+        """
+        unknown: list[bytes] = []
+        with self._lock:
+            for chunk_id in ids:
+                coming = self._coming.get(chunk_id)
+                if coming is None or coming[0] != lane or coming[1] > sequence:
+                    unknown.append(chunk_id)
+        held = objects.find_chunks(self._reader(), unknown)
+        new = {chunk_id for chunk_id in unknown if chunk_id not in held}
+        with self._lock:
+            for chunk_id in new:
+                self._coming.setdefault(chunk_id, (lane, sequence))
+        return new, set(held.values())
+
+    def settle(self, ids: Sequence[bytes]) -> None:
+        """These chunks are committed (or given up): the catalog answers for them now."""
+        with self._lock:
+            for chunk_id in ids:
+                self._coming.pop(chunk_id, None)
+
+    def close(self) -> None:
+        """Close the readers; nobody may ask afterwards."""
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()

@@ -1,0 +1,237 @@
+"""Seal what was read: leave out known chunks, compress and encrypt the rest, describe the files.
+
+Blocking and free of I/O but for index look-ups; runs in the CPU threads. One call works on one
+batch, and everything heavy in it (compression, encryption, hashing) releases the interpreter lock.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import msgspec
+
+from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.catalog.tree import Intent
+from streamd.format import chunklist
+from streamd.format.chunker import GENERAL
+from streamd.format.codec import Codec
+from streamd.format.frame import (
+    INLINE_FRAME_TARGET,
+    PACK_FRAME_TARGET,
+    FrameSealer,
+    SealedBatch,
+)
+from streamd.format.keys import Role
+from streamd.model.entry import ContentRun, EntryType, FileVersion, VersionFlag
+from streamd.model.host import HostStat
+from streamd.pipeline.channel import LIVE
+from streamd.pipeline.dedup import DedupIndex, Lane
+from streamd.pipeline.findings import Found, Trouble
+from streamd.sources.port import Outcome, Piece, ReadResult
+from streamd.vault.writer import VaultWriter
+
+_TICK_NS: Final = 10_000_000  # a change this close before the read may not move the clock again
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Compression:
+    """How new frames are compressed."""
+
+    codec: Codec
+    level: int
+
+
+@dataclass(slots=True)
+class SealedContent:
+    """New chunks of one batch, sealed."""
+
+    data: SealedBatch | None = None
+    new_ids: list[bytes] = field(default_factory=list)
+    needs: set[int] = field(default_factory=set)
+    chunk_count: int = 0
+    duplicate_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Described:
+    """Entries of one batch, ready for the commit."""
+
+    intents: list[Intent] = field(default_factory=list)
+    good_paths: list[bytes] = field(default_factory=list)
+    troubles: list[Trouble] = field(default_factory=list)
+    again: list[DirtyPlace] = field(default_factory=list)
+    later: list[bytes] = field(default_factory=list)  # fuzzy: read again after a while
+    pages: dict[bytes, bytes] = field(default_factory=dict)  # of chunk lists, by id
+
+
+class Sealer:
+    """Seals batches. Threads may share one."""
+
+    def __init__(
+        self,
+        writer: VaultWriter,
+        index: DedupIndex,
+        compression: Callable[[], Compression],
+        user_name: Callable[[int], bytes],
+        group_name: Callable[[int], bytes],
+    ) -> None:
+        self._writer = writer
+        self._index = index
+        self._compression = compression
+        self._user_name = user_name
+        self._group_name = group_name
+        self._chunk_id = writer.vault.keys.domain_keys.chunk_id
+
+    # -- content ---------------------------------------------------------------------------------
+
+    def seal_pieces(
+        self, arena: memoryview, pieces: Sequence[Piece], lane: Lane, sequence: int
+    ) -> SealedContent:
+        """Seal the chunks among `pieces` that the vault does not have."""
+        first: dict[bytes, Piece] = {}
+        chunk_count = total = 0
+        for piece in pieces:
+            if piece.id is not None:
+                chunk_count += 1
+                total += piece.size
+                first.setdefault(piece.id, piece)
+        new, needs = self._index.claim(list(first), lane, sequence)
+        sealed = SealedContent(needs=needs, chunk_count=chunk_count)
+        if not new:
+            sealed.duplicate_bytes = total
+            return sealed
+        target = INLINE_FRAME_TARGET if lane[1] == LIVE else PACK_FRAME_TARGET
+        sealer = self._writer.sealer(Role.DATA)
+        fresh = [piece for chunk_id, piece in first.items() if chunk_id in new]
+        for group in _grouped(fresh, target):
+            self._seal_group(sealer, arena, group)
+        sealed.data = sealer.finish()
+        sealed.new_ids = [piece.id for piece in fresh if piece.id is not None]
+        sealed.duplicate_bytes = total - sum(piece.size for piece in fresh)
+        return sealed
+
+    def _seal_group(self, sealer: FrameSealer, arena: memoryview, group: Sequence[Piece]) -> None:
+        start, end = group[0].offset, group[-1].offset + group[-1].size
+        sizes = [piece.size for piece in group]
+        plain: memoryview | bytes
+        if end - start == sum(sizes):  # side by side in the arena: no copy
+            plain = arena[start:end]
+        else:
+            plain = b"".join([arena[p.offset : p.offset + p.size] for p in group])
+        ids = b"".join([piece.id for piece in group if piece.id is not None])
+        how = self._compression()
+        sealer.seal(plain, ids, sizes, codec=how.codec, level=how.level)
+
+    def seal_pages(self, pages: dict[bytes, bytes], lane: Lane, sequence: int) -> SealedContent:
+        """Seal chunk-list pages that the vault does not have, as META frames."""
+        new, needs = self._index.claim(list(pages), lane, sequence)
+        sealed = SealedContent(needs=needs, chunk_count=len(pages))
+        if new:
+            sealer = self._writer.sealer(Role.META)
+            for page_id in new:
+                body = pages[page_id]
+                sealer.seal(body, page_id, [len(body)], codec=Codec.ZSTD)
+            sealed.data = sealer.finish()
+            sealed.new_ids = list(new)
+        return sealed
+
+    # -- entries ---------------------------------------------------------------------------------
+
+    def describe(
+        self,
+        found: Sequence[Found],
+        results: Sequence[ReadResult],
+        *,
+        first_us: int,
+        read_at_ns: int,
+    ) -> Described:
+        """Turn read entries into intents; `read_at_ns` is when the reading began."""
+        described = Described()
+        for entry, result in zip(found, results, strict=True):
+            if result.outcome in {Outcome.OK, Outcome.FUZZY}:
+                self._describe_one(described, entry, result, first_us, read_at_ns)
+            elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
+                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, first_us))
+            else:
+                described.troubles.append(Trouble(entry.path, result.outcome, result.errno))
+        return described
+
+    def _describe_one(
+        self,
+        described: Described,
+        entry: Found,
+        result: ReadResult,
+        first_us: int,
+        read_at_ns: int,
+    ) -> None:
+        stat = result.stat
+        is_fuzzy = result.outcome is Outcome.FUZZY
+        is_racy = max(stat.ctime_ns, stat.mtime_ns) > read_at_ns - _TICK_NS
+        version = self._version(described, stat, result, is_fuzzy=is_fuzzy)
+        again = is_fuzzy or (is_racy and stat.type == EntryType.REGULAR)
+        if is_fuzzy:
+            described.later.append(entry.path)
+            described.troubles.append(Trouble(entry.path, Outcome.FUZZY, 0))
+        else:
+            described.good_paths.append(entry.path)
+            if again:
+                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, first_us))
+        described.intents.append(
+            Intent(entry.parent, entry.name, entry.fid, stat, version, again, entry.is_fresh)
+        )
+
+    def _version(
+        self, described: Described, stat: HostStat, result: ReadResult, *, is_fuzzy: bool
+    ) -> bytes:
+        levels, runs, flags = 0, _runs(result.pieces), 0
+        if len(runs) > chunklist.DIRECT_MAX:
+            levels, runs, pages = chunklist.paginate(runs, self._chunk_id)
+            described.pages.update(pages)
+        if is_fuzzy:
+            flags |= VersionFlag.FUZZY
+        if any(piece.id is None for piece in result.pieces):
+            flags |= VersionFlag.SPARSE
+        return _ENCODE(
+            FileVersion(
+                type=stat.type,
+                mode=stat.mode,
+                uid=stat.uid,
+                gid=stat.gid,
+                user=self._user_name(stat.uid),
+                group=self._group_name(stat.gid),
+                mtime_ns=stat.mtime_ns,
+                ctime_ns=stat.ctime_ns,
+                btime_ns=result.btime_ns,
+                size=stat.size,
+                nlink=stat.nlink,
+                rdev=stat.rdev,
+                target=result.target,
+                xattrs=result.xattrs,
+                profile=GENERAL.number,
+                levels=levels,
+                content=runs,
+                fhash=b"",
+                flags=flags,
+            )
+        )
+
+
+def _runs(pieces: Sequence[Piece]) -> tuple[ContentRun, ...]:
+    return tuple([ContentRun(piece.id, piece.size) for piece in pieces])
+
+
+def _grouped(pieces: Sequence[Piece], target: int) -> list[list[Piece]]:
+    """Put small chunks together into frames of up to `target` bytes; a large one stands alone."""
+    groups: list[list[Piece]] = []
+    group: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if group and size + piece.size > target:
+            groups.append(group)
+            group, size = [], 0
+        group.append(piece)
+        size += piece.size
+    if group:
+        groups.append(group)
+    return groups

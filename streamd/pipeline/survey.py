@@ -1,0 +1,342 @@
+"""A survey: look at dirty places, compare with the catalog, and say what is to be recorded.
+
+Blocking, one thread at a time for each source, and lazy: the next batch is found when it is asked
+for, so a scan of ten million files holds a few batches. What an earlier batch found and nobody has
+committed yet is in `InFlight`; a survey leaves such entries alone and asks for another look later,
+because only the committed tree is firm ground.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from errno import ENOENT, ENOTDIR
+from typing import Final
+
+from streamd.catalog.dirty import DirtyPlace
+from streamd.catalog.tree import NodeRow, TreeLookup
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+from streamd.pipeline.findings import (
+    BATCH_BYTES_MAX,
+    BATCH_ENTRIES_MAX,
+    Finding,
+    Found,
+    Trouble,
+)
+from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
+
+_DEV: Final = 7  # HostStat field that may change when a file system is mounted again
+_SLASH: Final = b"/"
+GONE_MAX: Final = 4096  # removals in one batch
+assert HostStat._fields[_DEV] == "dev"
+
+
+class InFlight:
+    """Entries found and not yet committed. The survey thread adds, the loop removes."""
+
+    def __init__(self) -> None:
+        self.entries: dict[tuple[int, bytes], object] = {}  # (parent, name) -> the survey
+        self._inodes: dict[tuple[int, int], int] = {}
+        self._inode_of: dict[tuple[int, bytes], tuple[int, int]] = {}
+
+    def add(self, found: Found, survey: object) -> None:
+        """Remember an entry until it is committed."""
+        key = (found.parent, found.name)
+        self.entries[key] = survey
+        if found.stat.nlink > 1:
+            inode = (found.stat.dev, found.stat.ino)
+            self._inodes[inode] = found.fid
+            self._inode_of[key] = inode
+
+    def fid_of(self, dev: int, ino: int) -> int | None:
+        """Return the file in flight with this identity (files with several names only)."""
+        return self._inodes.get((dev, ino))
+
+    def settle(self, keys: Iterable[tuple[int, bytes]]) -> None:
+        """Forget entries that are committed or given up."""
+        for key in keys:
+            self.entries.pop(key, None)
+            inode = self._inode_of.pop(key, None)
+            if inode is not None:
+                self._inodes.pop(inode, None)
+
+
+class SourceMissing(Exception):
+    """A root of the source is gone, or what is mounted there is. Nothing is concluded from that."""
+
+    def __init__(self, root: bytes) -> None:
+        super().__init__(root)
+        self.root = root
+
+
+class Survey:
+    """Looks at `places` of one source. Iterate `findings`."""
+
+    def __init__(
+        self,
+        source: Source,
+        lookup: TreeLookup,
+        in_flight: InFlight,
+        places: Sequence[DirtyPlace],
+        new_fid: Callable[[], int],
+    ) -> None:
+        self._source = source
+        self._lookup = lookup
+        self._in_flight = in_flight
+        self._places = places
+        self._new_fid = new_fid
+        self._directories: dict[bytes, int] = {VIRTUAL_ROOT: lookup.root}
+        self._finding = Finding()
+        self._gone: list[tuple[int, bytes]] = []
+        self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
+        self.entry_count = 0
+        self.change_count = 0
+
+    # -- batching --------------------------------------------------------------------------------
+
+    def findings(self) -> Iterator[Finding]:
+        """Yield batches until every place has been looked at. Raises SourceMissing.
+
+        Removals come last: a file or directory that moved has its new name by then, and moving
+        a directory costs two records instead of all that is below it.
+        """
+        for directory, names, deep in self._visits():
+            for large in self._visit(directory, names, deep=deep):
+                if not self._finding.is_empty and (self._is_full() or large is not None):
+                    yield self._take()
+                if large is not None:
+                    yield Finding(found=[large], expected_bytes=large.stat.size, is_large=True)
+        for start in range(0, len(self._gone), GONE_MAX):
+            if not self._finding.is_empty:
+                yield self._take()
+            self._finding.gone = self._gone[start : start + GONE_MAX]
+        if not self._finding.is_empty:
+            yield self._take()
+
+    def _is_full(self) -> bool:
+        finding = self._finding
+        return len(finding.found) >= BATCH_ENTRIES_MAX or finding.expected_bytes >= BATCH_BYTES_MAX
+
+    def _take(self) -> Finding:
+        finding, self._finding = self._finding, Finding()
+        return finding
+
+    # -- where to look ---------------------------------------------------------------------------
+
+    def _visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
+        """Yield (directory, names, descend) for every place, shallow ones first and grouped."""
+        shallow: dict[bytes, list[bytes]] = {}
+        deep: dict[bytes, list[bytes]] = {}
+        for place in self._places:
+            at = self._split(place.path)
+            if at is not None:
+                (deep if place.deep else shallow).setdefault(at[0], []).append(at[1])
+        for directory, names in shallow.items():
+            yield directory, names, False
+        for directory, names in deep.items():
+            yield directory, names, True
+
+    def _split(self, path: bytes) -> tuple[bytes, bytes] | None:
+        """Return (directory, name); None for a path outside the source."""
+        for root in self._source.roots:
+            if path == root:
+                return VIRTUAL_ROOT, root
+            if path.startswith(root.rstrip(_SLASH) + _SLASH):
+                directory, _, name = path.rpartition(_SLASH)
+                return (directory or _SLASH), name
+        return None
+
+    def _resolve(self, directory: bytes) -> int | None:
+        """Return the catalog's number of a directory; None if it is not committed (yet)."""
+        known = self._directories.get(directory)
+        if known is not None:
+            return known
+        at = self._split(directory)
+        if at is None:
+            return None
+        parent = self._resolve(at[0])
+        if parent is None or (parent, at[1]) in self._in_flight.entries:
+            return None
+        entry = self._lookup.entry(parent, at[1])
+        if entry is None or entry[1] != EntryType.DIRECTORY:
+            return None
+        self._directories[directory] = entry[0]
+        return entry[0]
+
+    def _visit(self, directory: bytes, names: list[bytes], *, deep: bool) -> Iterator[Found | None]:
+        """Look at names in a directory, and below. Yields a large file, or None: batch may go."""
+        parent = self._resolve(directory)
+        if parent is None:
+            at = self._first_unknown(directory)
+            if at is None:
+                return
+            directory, name = at
+            known = self._resolve(directory)
+            assert known is not None
+            if (known, name) in self._in_flight.entries:
+                self._defer(known, name, _join(directory, name), deep=True)
+                return
+            parent, names, deep = known, [name], True
+        stack: list[_Visit] = [_Visit(directory, parent, names, deep)]
+        while stack:
+            visit = stack.pop()
+            listing = self._source.examine(visit.path, visit.names)
+            if listing.error:
+                self._unlistable(visit.path, listing.error)
+                continue
+            self._check_roots(visit, listing)
+            below: list[_Visit] = []
+            yield from self._compare(visit, listing, below)
+            yield None
+            stack.extend(reversed(below))
+
+    def _first_unknown(self, directory: bytes) -> tuple[bytes, bytes] | None:
+        """Return (known directory, name in it): where the way to `directory` leaves the catalog."""
+        probe = directory
+        while (at := self._split(probe)) is not None:
+            if self._resolve(at[0]) is not None:
+                return at
+            probe = at[0]
+        return None
+
+    def _defer(self, parent: int, name: bytes, path: bytes, *, deep: bool = False) -> None:
+        """The entry is in flight. Unless this survey itself found it, look again later."""
+        if self._in_flight.entries.get((parent, name)) is not self:
+            self._finding.deferred.append((path, deep))
+
+    # -- what is there ---------------------------------------------------------------------------
+
+    def _unlistable(self, path: bytes, errno: int) -> None:
+        if errno in {ENOENT, ENOTDIR}:
+            self._finding.deferred.append((path, False))  # its own entry tells what happened
+        else:
+            self._finding.troubles.append(Trouble(path, "unreadable", errno))
+
+    def _check_roots(self, visit: "_Visit", listing: Listing) -> None:
+        """Refuse to take a root that vanished, or an unmounted one, for mass deletion."""
+        if visit.path == VIRTUAL_ROOT:
+            for root in visit.names or self._source.roots:
+                if root not in listing.entries and root not in listing.failed:
+                    raise SourceMissing(root)
+        elif visit.path in self._source.roots and visit.names is None and not listing.entries:
+            row = self._lookup.named(self._lookup.root, [visit.path]).get(visit.path)
+            if row is not None and self._lookup.has_children(row.fid):
+                now = self._source.examine(VIRTUAL_ROOT, [visit.path]).entries.get(visit.path)
+                if now is None or (now.ino, now.dev) != (row.stat.ino, row.stat.dev):
+                    raise SourceMissing(visit.path)
+
+    def _compare(
+        self, visit: "_Visit", listing: Listing, below: list["_Visit"]
+    ) -> Iterator[Found | None]:
+        """Compare one listing with the catalog; directories to descend into go to `below`."""
+        parent = visit.fid
+        if visit.names is None:
+            rows = self._lookup.children(parent)
+        else:
+            rows = self._lookup.named(parent, visit.names)
+        self._missing(visit, listing, rows)
+        self.entry_count += len(listing.entries)
+        in_flight = self._in_flight.entries
+        for name, now in listing.entries.items():
+            if (parent, name) in in_flight:
+                self._defer(parent, name, _join(visit.path, name), deep=visit.deep)
+                continue
+            row = rows.get(name)
+            found = self._judge(parent, name, visit.path, row, now)
+            if now.type == EntryType.DIRECTORY and name not in listing.closed:
+                self._descend(visit, name, row, found, below)
+            if found is None:
+                continue
+            self.change_count += 1
+            self._in_flight.add(found, self)
+            if now.type == EntryType.REGULAR and found.read:
+                if now.size > BATCH_BYTES_MAX:
+                    yield found
+                    continue
+                self._finding.expected_bytes += now.size
+            self._finding.found.append(found)
+            if self._is_full():
+                yield None
+
+    def _missing(self, visit: "_Visit", listing: Listing, rows: dict[bytes, NodeRow]) -> None:
+        """Note entries that are gone, or that could not be examined."""
+        parent, in_flight = visit.fid, self._in_flight.entries
+        for name, errno in listing.failed.items():
+            self._finding.troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
+        looked_for = rows.keys() if visit.names is None else set(visit.names)
+        for name in looked_for - listing.entries.keys() - listing.failed.keys():
+            if (parent, name) in in_flight:
+                self._finding.deferred.append((_join(visit.path, name), False))
+            elif name in rows:
+                self._gone.append((parent, name))
+                self.change_count += 1
+
+    def _descend(
+        self,
+        visit: "_Visit",
+        name: bytes,
+        row: NodeRow | None,
+        found: Found | None,
+        below: list["_Visit"],
+    ) -> None:
+        fid = found.fid if found is not None else row.fid if row is not None else None
+        assert fid is not None
+        is_here_before = row is not None and row.fid == fid
+        if visit.deep or not is_here_before:
+            child = _join(visit.path, name)
+            self._directories[child] = fid
+            below.append(_Visit(child, fid, None, deep=True))
+
+    def _judge(
+        self, parent: int, name: bytes, directory: bytes, row: NodeRow | None, now: HostStat
+    ) -> Found | None:
+        """Return what is to be recorded of one entry, None if it is as captured."""
+        path = _join(directory, name)
+        fid, is_fresh = None, False
+        if row is not None and row.stat.type == now.type:
+            if row.stat.ino == now.ino:
+                same = row.stat[:_DEV] == now[:_DEV] and row.stat[_DEV + 1 :] == now[_DEV + 1 :]
+                if same and not row.again:
+                    return None
+                fid = row.fid
+            elif row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
+                fid = row.fid
+        if fid is None:
+            fid = self._same_file(now)
+        if fid is None:
+            fid, is_fresh = self._new_fid(), True
+        if now.nlink > 1 and now.type != EntryType.DIRECTORY:
+            if self._links.get(fid) == now:
+                return Found(parent, name, path, fid, now, read=False, is_fresh=False)
+            self._links[fid] = now
+        return Found(parent, name, path, fid, now, read=True, is_fresh=is_fresh)
+
+    def _same_file(self, now: HostStat) -> int | None:
+        """Return the file that this new name belongs to: another link, or a renamed file."""
+        if now.nlink > 1 and now.type != EntryType.DIRECTORY:
+            fid = self._in_flight.fid_of(now.dev, now.ino)
+            if fid is not None:
+                return fid
+        row = self._lookup.by_inode(now.dev, now.ino)
+        if row is None or row.stat.type != now.type:
+            return None
+        if now.type == EntryType.DIRECTORY or now.nlink > 1:
+            return row.fid
+        # One name, same inode: a rename keeps size and mtime. Otherwise the inode was used again.
+        is_renamed = row.stat.size == now.size and row.stat.mtime_ns == now.mtime_ns
+        return row.fid if is_renamed else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Visit:
+    """One directory to look at: some names or all, and whether to look below unchanged ones."""
+
+    path: bytes
+    fid: int
+    names: list[bytes] | None
+    deep: bool
+
+
+def _join(directory: bytes, name: bytes) -> bytes:
+    if directory == VIRTUAL_ROOT:
+        return name
+    return directory.rstrip(_SLASH) + _SLASH + name

@@ -1,0 +1,139 @@
+"""The uploader: what is durable here goes to the vault of record, in an order that is always whole.
+
+A pack may go any time. A segment (or any other object) goes when the segments before it and every
+object that it refers to are there, so whoever reads the remote vault sees a prefix of this host's
+history. The catalog is the queue: nothing is forgotten by a crash, and putting the same bytes
+twice is harmless.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from streamd.catalog import objects
+from streamd.catalog.db import Catalog
+from streamd.catalog.objects import ObjectRow
+from streamd.errors import BlobConflict, BlobNotFound, PermanentError, StreamdError, TransientError
+from streamd.format.envelope import Kind
+from streamd.storage.port import BlobName, BlobStore
+
+PACKS_IN_FLIGHT: Final = 4
+_LOOK_SECONDS: Final = 5.0  # how often to look without having been told
+_PAUSE_SECONDS: Final = 10.0  # after a refusal: an operator has to change something
+_BATCH: Final = 64
+
+
+class UploadObserver(Protocol):
+    """Told how uploading goes."""
+
+    def uploaded(self, row: ObjectRow, seconds: float) -> None:
+        """An object arrived in the vault of record."""
+
+    def upload_failed(self, error: StreamdError) -> None:
+        """Uploading pauses because of this; it goes on by itself when it can."""
+
+
+class Uploader:
+    """Copies objects from the local vault to the vault of record."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        local: BlobStore,
+        remote: BlobStore,
+        observer: UploadObserver,
+        on_uploaded: Callable[[], None],
+    ) -> None:
+        self._catalog = catalog
+        self._local = local
+        self._remote = remote
+        self._observer = observer
+        self._on_uploaded = on_uploaded
+        self._wake = (asyncio.Event(), asyncio.Event())
+        self._busy: set[int] = set()
+        self.state = "idle"
+
+    def wake(self) -> None:
+        """Say that there may be something to upload."""
+        for event in self._wake:
+            event.set()
+
+    async def run(self) -> None:
+        """Upload until cancelled. What is in flight then is put again at the next start."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._ordered(), name="upload.journal")
+            for number in range(PACKS_IN_FLIGHT):
+                group.create_task(self._packs(), name=f"upload.pack.{number}")
+
+    async def finish(self) -> None:
+        """Wait until everything that is durable here has arrived; for one-shot captures."""
+        while (await self._catalog.read(objects.backlog))[0]:
+            self.wake()
+            await asyncio.sleep(0.05)
+
+    async def _ordered(self) -> None:
+        while True:
+            rows = await self._catalog.read(objects.pending_uploads, 1, packs=False)
+            if rows and not await self._catalog.read(objects.unfinished_among, rows[0].needs):
+                await self._upload(rows[0])
+                continue
+            await self._look(self._wake[0])
+
+    async def _packs(self) -> None:
+        while True:
+            rows = await self._catalog.read(objects.pending_uploads, _BATCH, packs=True)
+            row = next((row for row in rows if row.number not in self._busy), None)
+            if row is None:
+                await self._look(self._wake[1])
+                continue
+            self._busy.add(row.number)
+            try:
+                await self._upload(row)
+            finally:
+                self._busy.discard(row.number)
+
+    @staticmethod
+    async def _look(event: asyncio.Event) -> None:
+        event.clear()
+        try:
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    async def _upload(self, row: ObjectRow) -> None:
+        """Copy one object. Failures are reported and waited out; only cancelling ends it early."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        name = BlobName(row.name)
+        try:
+            data = await self._local.get(name)
+            await self._remote.put(name, data)
+        except BlobNotFound:
+            # Only a sweep by hand can take an object that was never uploaded. It may still be
+            # that it arrived and the crash came before we wrote that down.
+            await self._missing(row)
+            return
+        except (TransientError, PermanentError) as error:
+            self.state = error.code
+            self._observer.upload_failed(error)
+            await asyncio.sleep(_PAUSE_SECONDS if isinstance(error, PermanentError) else 1.0)
+            return
+        self.state = "uploading"
+        await self._catalog.write(objects.mark_uploaded, row.number)
+        self._observer.uploaded(row, loop.time() - started)
+        if row.kind == Kind.PACK:
+            self._wake[0].set()
+        self._on_uploaded()
+
+    async def _missing(self, row: ObjectRow) -> None:
+        try:
+            await self._remote.get(BlobName(row.name), offset=0, size=1)
+        except StreamdError as error:
+            lost = BlobConflict(f"{row.name} is gone from the local copy", name=row.name)
+            self.state = lost.code
+            self._observer.upload_failed(lost if isinstance(error, BlobNotFound) else error)
+            await asyncio.sleep(_PAUSE_SECONDS)
+        else:
+            await self._catalog.write(objects.mark_uploaded, row.number)
+            self._on_uploaded()

@@ -1,0 +1,1 @@
+"""The vault: recovery points on top of a BlobStore. Knows nothing of the host."""

@@ -1,0 +1,76 @@
+"""Do the same to many things, several at a time, and hand over the results in order.
+
+The results come wave by wave: no task outlives the call that yields, so that whoever stops
+iterating half-way leaves nothing running.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from itertools import islice
+from typing import TypeVar
+
+from streamd.errors import BlobNotFound, FormatUnsupported, VaultDamaged
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+OBJECT_FAULTS = (VaultDamaged, BlobNotFound, FormatUnsupported)  # of one object alone
+
+
+async def one_wave(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> list[R | Exception]:
+    """Return the results of `work` in the order of `items`, all started at once.
+
+    What is wrong with one object stands in its place; any other error ends all and is raised.
+    """
+    results: list[R | Exception] = [VaultDamaged("not read")] * len(items)
+
+    async def run(index: int, item: T) -> None:
+        try:
+            results[index] = await work(item)
+        except OBJECT_FAULTS as error:
+            results[index] = error
+
+    if len(items) == 1:
+        await run(0, items[0])
+        return results
+    try:
+        async with asyncio.TaskGroup() as group:
+            for index, item in enumerate(items):
+                group.create_task(run(index, item), name=f"wave:{index}")
+    except BaseExceptionGroup as errors:
+        raise _first(errors) from errors
+    return results
+
+
+def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    inner = errors.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def in_waves(
+    items: Iterable[T],
+    work: Callable[[T], Awaitable[R]],
+    *,
+    width: int,
+    size_of: Callable[[T], int] = lambda _: 0,
+    bytes_max: int = 0,
+) -> AsyncIterator[tuple[T, R | Exception]]:
+    """Yield (item, result or what is wrong with it) in order.
+
+    A wave has at most `width` items and, beyond the first, at most `bytes_max` bytes (0: any).
+    """
+    rest = iter(items)
+    held: list[T] = []
+    while True:
+        held.extend(islice(rest, width - len(held)))
+        if not held:
+            return
+        count, total = 1, size_of(held[0])
+        while count < len(held):
+            total += size_of(held[count])
+            if bytes_max and total > bytes_max:
+                break
+            count += 1
+        wave, held = held[:count], held[count:]
+        for item, result in zip(wave, await one_wave(wave, work), strict=True):
+            yield item, result
