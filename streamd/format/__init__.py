@@ -1,0 +1,1 @@
+"""What bytes mean in a vault: the code twin of docs/format.md. Values in, values out."""

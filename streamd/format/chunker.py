@@ -1,0 +1,51 @@
+"""Content-defined cut points: FastCDC-2020, seeded per domain.
+
+A profile number is stored with every version, so that the same file is cut the same way again. The
+cuts themselves are not part of reading: content lists name chunks and sizes.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from pyfastcdc import FastCDC
+
+KIB: Final = 1024
+SMALL_FILE_MAX: Final = 64 * KIB  # up to here a file is one chunk and no chunker runs
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Sizes in bytes."""
+
+    number: int
+    min_size: int
+    avg_size: int
+    max_size: int
+
+
+GENERAL: Final = Profile(1, 64 * KIB, 256 * KIB, 1024 * KIB)
+
+
+class Cutter:
+    """Cuts buffers of one stream; the caller carries the uncut tail over to the next buffer."""
+
+    def __init__(self, seed: int, profile: Profile = GENERAL) -> None:
+        self.profile = profile
+        self._cdc = FastCDC(
+            profile.avg_size,
+            min_size=profile.min_size,
+            max_size=profile.max_size,
+            normalized_chunking=1,
+            seed=seed,
+        )
+
+    def cut(self, buffer: memoryview, *, final: bool) -> list[int]:
+        """Return the sizes of the chunks that `buffer` begins with.
+
+        Unless `final`, the last one is left out if more data could move its end: a chunk shorter
+        than the maximum that ends at the end of the buffer was not cut by content.
+        """
+        sizes = [chunk.length for chunk in self._cdc.cut_buf(buffer)]
+        if sizes and not final and sizes[-1] < self.profile.max_size:
+            sizes.pop()
+        return sizes

@@ -1,0 +1,67 @@
+"""Compression of sections and frames: a number, and a bound on what may come out.
+
+Decompression never produces more than the authenticated header declares, so that a damaged or
+hostile object cannot exhaust memory.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import lz4.block
+import zstandard
+
+from streamd.errors import FormatUnsupported, VaultDamaged
+from streamd.format.crypto import Buffer
+
+PLAIN_SIZE_MAX: Final = 64 * 1024 * 1024  # nothing in the format is larger before compression
+ZSTD_WINDOW_MAX: Final = 8 * 1024 * 1024  # memory a reader needs; enough for levels up to 19
+
+
+class Codec(IntEnum):
+    """How a frame or section is compressed; stored with each."""
+
+    RAW = 0
+    LZ4 = 1  # block format, without a size prefix
+    ZSTD = 2  # one frame; the level is the writer's business
+
+
+def compress(plain: Buffer, codec: Codec, level: int = 1) -> tuple[Codec, Buffer]:
+    """Return the compressed bytes and the codec really used: RAW when compression does not pay."""
+    if codec is Codec.RAW or len(plain) == 0:
+        return Codec.RAW, plain
+    if codec is Codec.LZ4:
+        packed = lz4.block.compress(plain, store_size=False)
+    else:
+        packed = zstandard.ZstdCompressor(level=level, write_content_size=False).compress(plain)
+    if len(packed) >= len(plain):
+        return Codec.RAW, plain
+    return codec, packed
+
+
+def _unzstd(data: Buffer, plain_size: int) -> bytes:
+    # The library believes a size in the frame's own header before it believes ours, so look first.
+    if zstandard.frame_content_size(data) not in {-1, plain_size}:
+        raise VaultDamaged("a part holds more or less than it declares")
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+    return decompressor.decompress(data, max_output_size=plain_size, allow_extra_data=False)
+
+
+def decompress(data: Buffer, codec: int, plain_size: int) -> Buffer:
+    """Return exactly `plain_size` bytes, or raise VaultDamaged."""
+    if not 0 <= plain_size <= PLAIN_SIZE_MAX:
+        raise VaultDamaged(f"a part declares {plain_size} bytes, more than the format allows")
+    plain: Buffer
+    try:
+        if codec == Codec.RAW:
+            plain = data
+        elif codec == Codec.LZ4:
+            plain = lz4.block.decompress(data, uncompressed_size=plain_size)
+        elif codec == Codec.ZSTD:
+            plain = _unzstd(data, plain_size)
+        else:
+            raise FormatUnsupported(f"compression {codec} is unknown")
+    except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
+        raise VaultDamaged("a part does not decompress") from error
+    if len(plain) != plain_size:
+        raise VaultDamaged(f"a part has {len(plain)} bytes and declares {plain_size}")
+    return plain

@@ -1,0 +1,144 @@
+"""Cadence: when to cut the next segment of changes of one source.
+
+Pure and sans-I/O. `step` takes one event and returns the next state and the commands to carry out;
+the daemon owns the clock and carries them out. Times are seconds of any clock that never goes back.
+
+A cut waits until the source has been quiet for a moment, so that a burst lands in one cut, but
+never longer than half the RPO after the burst's first change: the other half is for reading,
+storing and one retry. At most one cut is under way; changes noticed meanwhile wait for the next.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+_SETTLE_SECONDS_MAX: Final = 1.0
+_SETTLE_SHARE: Final = 4
+_LATEST_SHARE: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Cadence:
+    """What the cadence of a source follows from: how much may be lost."""
+
+    rpo_seconds: float
+
+    @property
+    def settle_seconds(self) -> float:
+        """How long the source must be quiet before a cut."""
+        return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE)
+
+    @property
+    def latest_seconds(self) -> float:
+        """How long after the first change a cut comes although the source is not quiet."""
+        return self.rpo_seconds / _LATEST_SHARE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """What one source waits for."""
+
+    dirty_since: float | None = None  # oldest change in no cut yet
+    changed_at: float = 0.0  # newest change seen
+    cutting_since: float | None = None  # oldest change in the cut under way
+    retry_at: float | None = None  # no cut before: the last one failed
+    breached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """A change was noticed."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time went by."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The cut under way is durable."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The cut under way failed; its changes are still dirty. Not to be tried before `retry_at`."""
+
+    at: float
+    retry_at: float
+
+
+Event = Changed | Ticked | Published | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Capture and publish everything dirty now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBreach:
+    """Changes are older than the RPO and not yet restorable. Said once per breach."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRecovery:
+    """The source is inside its RPO again."""
+
+
+Command = Cut | ReportBreach | ReportRecovery
+
+
+def step(state: State, event: Event, cadence: Cadence) -> tuple[State, tuple[Command, ...]]:
+    """Return the state after `event`, and what must be done about it."""
+    match event:
+        case Changed(at):
+            since = at if state.dirty_since is None else state.dirty_since
+            return replace(state, dirty_since=since, changed_at=at), ()
+        case Published(at):
+            return _judge(replace(state, cutting_since=None, retry_at=None), at, cadence)
+        case Failed(at, retry_at):
+            return _judge(replace(_put_back(state), retry_at=retry_at), at, cadence)
+    return _tick(state, event.at, cadence)
+
+
+def due_at(state: State, cadence: Cadence) -> float | None:
+    """Return when the next cut is due, or None while nothing is dirty or a cut is under way."""
+    if state.dirty_since is None or state.cutting_since is not None:
+        return None
+    settled = state.changed_at + cadence.settle_seconds
+    due = min(settled, state.dirty_since + cadence.latest_seconds)
+    return due if state.retry_at is None else max(due, state.retry_at)
+
+
+def lag_seconds(state: State, now: float) -> float:
+    """Return the age of the oldest change that would be lost with the host now; 0 if none."""
+    waiting = [at for at in (state.cutting_since, state.dirty_since) if at is not None]
+    return now - min(waiting) if waiting else 0.0
+
+
+def _tick(state: State, at: float, cadence: Cadence) -> tuple[State, tuple[Command, ...]]:
+    due = due_at(state, cadence)
+    cut: tuple[Command, ...] = ()
+    if due is not None and at >= due:
+        state = replace(state, dirty_since=None, cutting_since=state.dirty_since, retry_at=None)
+        cut = (Cut(),)
+    state, report = _judge(state, at, cadence)
+    return state, cut + report
+
+
+def _judge(state: State, at: float, cadence: Cadence) -> tuple[State, tuple[Command, ...]]:
+    breached = lag_seconds(state, at) > cadence.rpo_seconds
+    if breached == state.breached:
+        return state, ()
+    return replace(state, breached=breached), (ReportBreach() if breached else ReportRecovery(),)
+
+
+def _put_back(state: State) -> State:
+    waiting = [at for at in (state.cutting_since, state.dirty_since) if at is not None]
+    return replace(state, dirty_since=min(waiting, default=None), cutting_since=None)

@@ -1,0 +1,83 @@
+"""Cadence by example."""
+
+import pytest
+
+from streamd.policy.cadence import (
+    Cadence,
+    Changed,
+    Cut,
+    Event,
+    Failed,
+    Published,
+    ReportBreach,
+    ReportRecovery,
+    State,
+    Ticked,
+    due_at,
+    lag_seconds,
+    step,
+)
+
+CADENCE = Cadence(rpo_seconds=15)
+
+
+def after(*events: Event) -> State:
+    state = State()
+    for event in events:
+        state, _ = step(state, event, CADENCE)
+    return state
+
+
+@pytest.mark.parametrize(("rpo", "settle", "latest"), [(15, 1, 7.5), (2, 0.5, 1), (3600, 1, 1800)])
+def test_the_waits_follow_from_the_rpo(rpo: float, settle: float, latest: float) -> None:
+    assert Cadence(rpo).settle_seconds == settle
+    assert Cadence(rpo).latest_seconds == latest
+
+
+def test_a_burst_lands_in_one_cut_once_it_is_over() -> None:
+    state = after(Changed(0), Changed(0.5), Changed(1.2))
+    assert step(state, Ticked(2.1), CADENCE)[1] == ()
+    state, commands = step(state, Ticked(2.2), CADENCE)
+    assert commands == (Cut(),)
+    assert due_at(state, CADENCE) is None
+
+
+def test_nothing_is_cut_while_nothing_changed() -> None:
+    assert step(State(), Ticked(1e6), CADENCE) == (State(), ())
+
+
+def test_changes_during_a_cut_wait_for_the_next_one() -> None:
+    state = after(Changed(0), Ticked(1), Changed(2))
+    assert step(state, Ticked(9), CADENCE)[1] == ()
+    state, _ = step(state, Published(9), CADENCE)
+    assert step(state, Ticked(9), CADENCE)[1] == (Cut(),)
+
+
+def test_a_failed_cut_is_tried_again_but_not_before_its_time() -> None:
+    state = after(Changed(0), Ticked(1), Failed(2, retry_at=4))
+    assert lag_seconds(state, 3) == 3
+    assert step(state, Ticked(3.9), CADENCE)[1] == ()
+    state, commands = step(state, Ticked(4), CADENCE)
+    assert commands == (Cut(),)
+    assert state.retry_at is None
+
+
+def test_a_failure_without_a_cut_changes_nothing_but_the_wait() -> None:
+    assert after(Failed(1, retry_at=2)) == State(retry_at=2)
+
+
+def test_a_stuck_cut_is_reported_once_and_so_is_its_end() -> None:
+    state, reports = after(Changed(0)), 0
+    for now in range(200):
+        state, commands = step(state, Ticked(now), CADENCE)
+        reports += ReportBreach() in commands
+    assert reports == 1
+    state, commands = step(state, Published(200), CADENCE)
+    assert commands == (ReportRecovery(),)
+    assert lag_seconds(state, 200) == 0
+
+
+def test_the_breach_goes_on_while_newer_changes_are_late_too() -> None:
+    state = after(Changed(0), Ticked(1), Changed(2), Ticked(30))
+    assert step(state, Published(30), CADENCE)[1] == ()
+    assert step(state, Published(17), CADENCE)[1] == (ReportRecovery(),)
