@@ -16,12 +16,15 @@ from importlib import resources
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from streamd.errors import DiskFull, StreamdError
+from streamd.observe.logging import get_logger
 
 SCHEMA: Final = 1
 FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024
 _BUSY_MS: Final = 30_000
+_FULL_RETRY_SECONDS: Final = 5.0
+_LOG: Final = get_logger("catalog")
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -64,11 +67,20 @@ class Catalog:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Run `work(connection, …)` in one durable transaction in the writer thread."""
+        """Run `work(connection, …)` in one durable transaction in the writer thread.
+
+        While the disk is full it waits and tries again, so `work` must not remember anything of
+        an attempt that was rolled back.
+        """
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(
-            self._thread, lambda: self.write_now(work, *args, **kwargs)
-        )
+        while True:
+            try:
+                return await loop.run_in_executor(
+                    self._thread, lambda: self.write_now(work, *args, **kwargs)
+                )
+            except DiskFull as error:
+                _LOG.warning("disk-full", what=str(error), remedy=error.advice())
+                await asyncio.sleep(_FULL_RETRY_SECONDS)
 
     def write_now(
         self,

@@ -152,3 +152,11 @@ def problem_count(connection: sqlite3.Connection, source: int) -> int:
     """Return how many entries have a problem."""
     row = connection.execute("SELECT count(*) FROM problem WHERE source = ?", (source,)).fetchone()
     return int(row[0])
+
+
+def problems_by_reason(connection: sqlite3.Connection, source: int) -> dict[str, int]:
+    """Return how many entries have each kind of problem."""
+    rows = connection.execute(
+        "SELECT reason, count(*) FROM problem WHERE source = ? GROUP BY reason", (source,)
+    )
+    return {str(reason): int(count) for reason, count in rows}

@@ -54,7 +54,13 @@ def _text(report: Report) -> str:
 
 
 async def _create(config: "Config", kit_path: str) -> Report:
-    from streamd.daemon.compose import copy_control_objects, host_name, load_host_key, open_stores
+    from streamd.daemon.compose import (
+        copy_control_objects,
+        host_name,
+        load_host_key,
+        open_stores,
+        prepare_container,
+    )
     from streamd.effects import SystemClock, SystemEntropy
     from streamd.errors import VaultExists
     from streamd.format.crypto import Kem
@@ -66,6 +72,8 @@ async def _create(config: "Config", kit_path: str) -> Report:
 
     clock, entropy = SystemClock(), SystemEntropy()
     path = config.vault.key_file
+    if config.vault.directory is None:
+        await prepare_container(config)
     stores = open_stores(config, create=True)
     record = stores.remote if stores.remote is not None else stores.local
     try:

@@ -55,6 +55,7 @@ TABLE: Final[Mapping[str, Command | Group]] = {
     "run": Command("run", "Run the daemon in the foreground; what systemd starts."),
     "capture": Command("capture", "Make every difference durable once, without the daemon."),
     "status": Command("status", "Show what is protected and what is not, worst first."),
+    "problems": Command("problems", "List what is not protected, and why."),
     "points": Command("points", "List what instants can be restored."),
     "ls": Command("ls", "List a directory as it was."),
     "history": Command("history", "List the versions of a file."),

@@ -144,6 +144,21 @@ async def open_vault_of(config: Config, stores: Stores) -> Vault:
     return Vault(stores.reading, opened.keys, opened.config, opened.verify_keys)
 
 
+async def prepare_container(config: Config) -> None:
+    """For `streamd init`: create the container if the configuration says so.
+
+    No other operation does: a container that vanishes later is to be undeleted, not made anew.
+    """
+    from streamd.storage.azure import AzureBlobStore
+
+    store = _azure(config)
+    try:
+        if isinstance(store, AzureBlobStore) and config.vault.create_container:
+            await store.ensure_container()
+    finally:
+        await store.aclose()
+
+
 async def copy_control_objects(source: BlobStore, target: BlobStore) -> None:
     """Copy configuration, certificates, key ring and slots; the configuration last."""
     names: list[BlobName] = []

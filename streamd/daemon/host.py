@@ -38,11 +38,13 @@ from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
 from streamd.pipeline.survey import InFlight
 from streamd.pipeline.upload import Uploader
+from streamd.policy.backoff import Backoff
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.names import OwnerNames
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
 from streamd.storage.port import BlobName
+from streamd.storage.retrying import RetryingBlobStore
 from streamd.vault.vault import Vault
 from streamd.vault.writer import VaultWriter
 
@@ -167,7 +169,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
     pipeline = Pipeline(
         catalog=catalog,
         journal=journal,
-        store=stores.local,
+        store=RetryingBlobStore(stores.local, Backoff(cap_seconds=10), clock, entropy),
         sealer=Sealer(writer, index, compression.now, names.user, names.group),
         index=index,
         packer=lambda publish: Packer(writer, publish, threads),

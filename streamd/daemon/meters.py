@@ -139,6 +139,13 @@ class Meters:
         if reason == "periodic":
             metrics.rescan_missed_changes_total.labels(source, reason).inc(changes)
 
+    def standing(self, source: str, *, dirty: int, fuzzy: int, entries: int) -> None:
+        """How a source stands now."""
+        metrics = self.metrics
+        metrics.unprotected_changes.labels(source).set(dirty)
+        metrics.fuzzy_files.labels(source).set(fuzzy)
+        metrics.catalog_entries.labels(source, "file").set(entries)
+
     def point(self, source: str, at_us: int) -> None:
         """A new restorable state exists."""
         self.metrics.recovery_point_last_success_timestamp_seconds.labels(source).set(

@@ -19,7 +19,7 @@ from typing import Final
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import Catalog, get_int
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
-from streamd.catalog.tree import TreeLookup
+from streamd.catalog.tree import TreeLookup, entry_count
 from streamd.daemon.meters import Meters
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
@@ -63,6 +63,8 @@ class Progress:
     last_scan_us: int = 0
     dirty_count: int = 0
     problem_count: int = 0
+    fuzzy_count: int = 0
+    entry_count: int = 0  # in the newest state
     entries_scanned: int = 0
     is_watching: bool = False
     scanned: asyncio.Event = field(default_factory=asyncio.Event)
@@ -383,22 +385,28 @@ class Protection:
         """Read from the catalog what the watermarks and `status` show."""
 
         notes_before = self._note_count
-        local, waiting, count, problems = await self._catalog.read(self._look)
+        local, waiting, count, problems, entries = await self._catalog.read(self._look)
         progress = self.progress
         if notes_before == self._note_count:  # else the answer may be older than the question
             progress.local_oldest_us = local
         ages = [at for at in (progress.local_oldest_us, waiting) if at is not None]
         progress.vault_oldest_us = min(ages) if ages else None
-        progress.dirty_count, progress.problem_count = count, problems
+        progress.dirty_count, progress.entry_count = count, entries
+        progress.problem_count = sum(problems.values())
+        progress.fuzzy_count = problems.get("fuzzy", 0)
+        self._meters.standing(self.name, dirty=count, fuzzy=progress.fuzzy_count, entries=entries)
 
-    def _look(self, connection: sqlite3.Connection) -> tuple[int | None, int | None, int, int]:
+    def _look(
+        self, connection: sqlite3.Connection
+    ) -> tuple[int | None, int | None, int, dict[str, int], int]:
         number = self.stream.number
         waiting = objects.oldest_waiting_us(connection, number) if self._has_remote else None
         return (
             dirty.oldest_us(connection, number),
             waiting,
             dirty.count(connection, number),
-            dirty.problem_count(connection, number),
+            dirty.problems_by_reason(connection, number),
+            entry_count(connection, number),
         )
 
     def lag_seconds(self, destination: str) -> float:

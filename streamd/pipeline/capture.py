@@ -369,9 +369,14 @@ class Pipeline:
                 self._wake.clear()
                 due = self._take_due()
             if not due:
+                if self._open_jobs and self._open_jobs == self._parked_count():
+                    await self.packer.flush()  # everybody waits for a pack that nobody will fill
                 await self._wake.wait()
                 continue
             await self._commit(due)
+
+    def _parked_count(self) -> int:
+        return sum(len(waiting) for waiting in self._parked.values())
 
     async def _commit(self, due: list[_Parked]) -> None:
         loop = asyncio.get_running_loop()

@@ -76,7 +76,7 @@ class Journal:
     def __init__(self, writer: VaultWriter, clock: Clock, *, has_remote: bool) -> None:
         self._writer = writer
         self._clock = clock
-        self._is_open = False
+        self._epoch = 0  # opened by us; in force only if the transaction that opened it committed
         self._put_state = ObjectState.LOCAL if has_remote else ObjectState.VAULT
 
     # -- objects ---------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ class Journal:
         self, connection: sqlite3.Connection, head: JournalHead, at_us: int, result: CommitResult
     ) -> JournalHead:
         """Seal the epoch before and begin a new one, if this process has not yet."""
-        if self._is_open:
+        if self._epoch and self._epoch == head.epoch:
             return head
         if head.epoch > 0 and not head.is_sealed:
             head = self._append(
@@ -144,14 +144,14 @@ class Journal:
         )
         encoded = self._writer.encode_epoch(record)
         self._remember(connection, result, envelope.Kind.EPOCH, encoded)
-        self._is_open = True
+        self._epoch = record.epoch
         return JournalHead(head.epoch + 1, 0, head.hash, at_us, is_sealed=False)
 
     def seal(self, connection: sqlite3.Connection) -> CommitResult:
         """End this process' epoch in good order, if it wrote anything."""
         result = CommitResult()
         head = load_head(connection)
-        if self._is_open and not head.is_sealed:
+        if self._epoch == head.epoch and self._epoch and not head.is_sealed:
             at_us = max(self._clock.now_us(), head.last_us + 1)
             records = [Record(Op.SEAL, 0, NO_SOURCE, b"", _ENCODE("orderly stop"))]
             head = self._append(connection, head, (), records, at_us, result)
@@ -159,7 +159,7 @@ class Journal:
                 connection,
                 JournalHead(head.epoch, head.next_seq, head.hash, head.last_us, is_sealed=True),
             )
-            self._is_open = False
+            self._epoch = 0
         return result
 
     def _append(  # noqa: PLR0917 - private; the draft's parts

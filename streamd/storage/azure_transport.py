@@ -39,6 +39,7 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
             session_owner=False,
             connection_timeout=connect_seconds,
             read_timeout=silence_seconds,
+            connection_data_block_size=_SLICE_BYTES,  # of an answer's body; 4 KiB left alone
         )
         self._proxy = proxy
 

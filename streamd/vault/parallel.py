@@ -38,13 +38,14 @@ async def one_wave(items: Sequence[T], work: Callable[[T], Awaitable[R]]) -> lis
             for index, item in enumerate(items):
                 group.create_task(run(index, item), name=f"wave:{index}")
     except BaseExceptionGroup as errors:
-        raise _first(errors) from errors
+        raise first_error(errors) from errors
     return results
 
 
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the first error of a task group."""
     inner = errors.exceptions[0]
-    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+    return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 async def in_waves(

@@ -104,6 +104,17 @@ async def test_a_listing_of_many_pages_is_whole(
     assert len(proxy.seen) == 4
 
 
+async def test_everything_goes_through_a_configured_proxy(
+    azurite: Azurite, proxy: FaultProxy
+) -> None:
+    store = AzureBlobStore(replace(azurite.access(), proxy=proxy.url))
+    await store.ensure_container()
+    await store.put(A, b"x")
+    assert await store.get(A) == b"x"
+    assert [seen.method for seen in proxy.seen] == ["GET", "PUT", "PUT", "GET"]
+    await store.aclose()
+
+
 # -- a bad link --------------------------------------------------------------------------------
 
 

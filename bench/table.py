@@ -1,0 +1,124 @@
+"""Turns measurements into a table with ratios against the faster peer."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+OURS = "streamd"
+
+# the goals, as shares of the faster (or smaller) peer: dataset and work → (wall, CPU, size)
+GOALS: dict[tuple[str, str], tuple[float | None, float | None, float | None]] = {
+    ("SMALL", "first"): (1 / 3, 1 / 2, 0.85),
+    ("MIXED", "first"): (1 / 3, 1 / 2, 1.0),
+    ("BIG", "first"): (1 / 3, 0.7, 1.0),
+    ("SMALL", "unchanged"): (1 / 3, None, None),
+    ("SMALL", "changed"): (1 / 3, None, 1.0),
+    ("BIG", "changed"): (1 / 3, None, 1.0),
+    ("SMALL", "restore"): (1 / 2, None, None),
+    ("MIXED", "restore"): (1 / 2, None, None),
+    ("BIG", "restore"): (1 / 2, None, None),
+    ("SMALL", "prune"): (1 / 2, None, None),
+    ("MIXED", "prune"): (1 / 2, None, None),
+    ("BIG", "prune"): (1 / 2, None, None),
+}
+PEAK_MIB = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured run."""
+
+    dataset: str
+    work: str
+    tool: str
+    round: int
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    stored_bytes: int  # what the repository grew by, or for prune shrank by
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The medians of one tool at one work."""
+
+    dataset: str
+    work: str
+    tool: str
+    runs: int
+    wall_seconds: float
+    cpu_seconds: float
+    peak_mib: float
+    stored_mb: float
+
+
+def rows(samples: Iterable[Sample]) -> list[Row]:
+    """Return the medians, in the order in which the works were first measured."""
+    groups: dict[tuple[str, str, str], list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault((sample.dataset, sample.work, sample.tool), []).append(sample)
+    return [
+        Row(
+            *key,
+            len(group),
+            median(sample.wall_seconds for sample in group),
+            median(sample.cpu_seconds for sample in group),
+            median(sample.peak_mib for sample in group),
+            median(sample.stored_bytes for sample in group) / 1e6,
+        )
+        for key, group in groups.items()
+    ]
+
+
+def ratio(row: Row, all_rows: Iterable[Row], fact: str) -> float | None:
+    """Return our value as a share of the best peer's at the same work; None without a peer."""
+    peers = [
+        getattr(other, fact)
+        for other in all_rows
+        if other.tool != OURS and (other.dataset, other.work) == (row.dataset, row.work)
+    ]
+    return getattr(row, fact) / min(peers) if row.tool == OURS and peers and min(peers) else None
+
+
+def render(all_rows: list[Row]) -> str:
+    """Return the table as Markdown; a ratio beyond its goal is marked with `!`."""
+    lines = [
+        "| data | work | tool | n | wall s | CPU s | peak MiB | stored MB | wall ratio | CPU ratio | size ratio |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in all_rows:
+        goals = GOALS.get((row.dataset, row.work), (None, None, None))
+        facts = ("wall_seconds", "cpu_seconds", "stored_mb")
+        ratios = [
+            _ratio(ratio(row, all_rows, fact), goal)
+            for fact, goal in zip(facts, goals, strict=True)
+        ]
+        peak = f"{row.peak_mib:.0f}{' !' if row.tool == OURS and row.peak_mib > PEAK_MIB else ''}"
+        lines.append(
+            f"| {row.dataset} | {row.work} | {row.tool} | {row.runs} | {row.wall_seconds:.2f} |"
+            f" {row.cpu_seconds:.2f} | {peak} | {row.stored_mb:.1f} | {' | '.join(ratios)} |"
+        )
+    return "\n".join(lines)
+
+
+def missed(all_rows: list[Row]) -> list[str]:
+    """Return one line for each goal that is not met."""
+    lines = []
+    for row in all_rows:
+        goals = GOALS.get((row.dataset, row.work), (None, None, None))
+        facts = ("wall_seconds", "cpu_seconds", "stored_mb")
+        for fact, goal in zip(facts, goals, strict=True):
+            share = ratio(row, all_rows, fact)
+            if share is not None and goal is not None and share > goal:
+                lines.append(
+                    f"{row.dataset} {row.work} {fact}: {share:.2f} of the best peer, goal {goal:.2f}"
+                )
+    return lines
+
+
+def _ratio(share: float | None, goal: float | None) -> str:
+    if share is None:
+        return ""
+    if goal is None:
+        return f"{share:.2f}"
+    return f"{share:.2f} (≤ {goal:.2f}){' !' if share > goal else ''}"

@@ -1,0 +1,113 @@
+"""`streamd status`: what is protected and what is not, on one screen, worst first."""
+
+from collections import Counter
+
+import msgspec
+
+from streamd.cli import render
+from streamd.cli.context import emit, load_config, run_async
+from streamd.daemon import control
+from streamd.daemon.status import (
+    DaemonStatus,
+    DestinationStatus,
+    SourceStatus,
+    overall_state,
+    verdict,
+    worst_first,
+)
+from streamd.errors import ExitCode
+
+_HEADERS = ("source", "state", "lag", "rpo", "watched by", "waiting", "problems", "entries")
+
+
+def command() -> ExitCode:
+    """Show what is protected and what is not, worst first.
+
+    Ends with 0 when everything is protected, 3 when something lags or is incomplete, 6 when the
+    daemon does not run. Example: streamd status
+    """
+    config = load_config()
+    answer = run_async(control.request(config.daemon.socket, "status"))
+    status = msgspec.convert(answer, DaemonStatus)
+    emit(status, screen)
+    return verdict(status)
+
+
+def screen(status: DaemonStatus) -> str:
+    """Return the screen as text."""
+    ordered = worst_first(status.sources)
+    rows = [_row(source) for source in ordered]
+    blocks = [_headline(status)]
+    if rows:
+        blocks.append(render.table(_HEADERS, rows, right="-----rrr"))
+    blocks.append("\n".join([*_notes(status, ordered), *_facts(status)]))
+    return "\n\n".join(blocks)
+
+
+def _headline(status: DaemonStatus) -> str:
+    count = len(status.sources)
+    if not count:
+        return "INCOMPLETE: no source is configured, nothing is protected"
+    bad = sum(1 for source in status.sources if overall_state([source]) != "protected")
+    if verdict(status) is ExitCode.OK:
+        return f"protected: all {count} sources" if count > 1 else "protected: the only source"
+    worst = status.state if status.state != "protected" else overall_state(status.sources)
+    return f"{worst.upper()}: {bad} of {count} sources {'needs' if bad == 1 else 'need'} a look"
+
+
+def _row(source: SourceStatus) -> tuple[str, ...]:
+    return (
+        source.name,
+        source.state,
+        ", ".join(_lag(each) for each in source.destinations) or "unknown",
+        render.duration(source.rpo_seconds),
+        _watchers(source.watch_modes),
+        render.count(source.unprotected_changes),
+        render.count(source.problems),
+        render.count(source.entries),
+    )
+
+
+def _lag(at: DestinationStatus) -> str:
+    known = "nothing yet" if at.lag_seconds is None else render.duration(at.lag_seconds)
+    return f"{at.destination} {known}"
+
+
+def _watchers(modes: dict[str, str]) -> str:
+    """Return for example `fanotify`, or `fanotify 2, polling 1` where mounts differ."""
+    kinds = Counter(modes.values())
+    if len(kinds) <= 1:
+        return next(iter(kinds), "nothing")
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+
+
+def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
+    """Return what is wrong in words, and what to do next."""
+    notes = [f"{source.name}: {source.message}" for source in ordered if source.message]
+    if status.config_error:
+        notes.append(
+            f"the last reload was refused, the old configuration runs on: {status.config_error}"
+        )
+    if count := sum(source.problems for source in ordered):
+        notes.append(f"{render.count(count)} entries are not protected: streamd problems")
+    if count := sum(source.fuzzy for source in ordered):
+        notes.append(f"{render.count(count)} files changed while they were read (fuzzy)")
+    return [*notes, ""] if notes else []
+
+
+def _facts(status: DaemonStatus) -> list[str]:
+    used, limit = render.size(status.memory_used_bytes), render.size(status.memory_limit_bytes)
+    up = render.duration((status.now_us - status.started_us) / 1_000_000)
+    lines = [f"vault      {status.vault_url}"]
+    if status.is_remote:
+        waiting = f"{render.count(status.spool_objects)} objects, {render.size(status.spool_bytes)}"
+        lines.append(
+            f"to upload  {waiting}" + (f" ({state})" if (state := status.upload_state) else "")
+        )
+    retention = status.retention_last_us
+    return [
+        *lines,
+        f"memory     {used} of {limit}",
+        f"retention  {render.ago(retention, status.now_us) if retention else 'not run yet'}",
+        f"daemon     streamd {status.version}, process {status.pid}, up {up}",
+    ]

@@ -1,0 +1,138 @@
+"""What the daemon answers on its control socket: status and problems, read from its parts."""
+
+import base64
+import errno as errno_names
+import os
+from typing import TYPE_CHECKING
+
+from streamd import __version__
+from streamd.catalog import dirty, objects
+from streamd.daemon.status import (
+    DaemonStatus,
+    DestinationStatus,
+    ProblemLine,
+    ProblemsReport,
+    SourceState,
+    SourceStatus,
+    overall_state,
+)
+
+if TYPE_CHECKING:
+    from streamd.daemon.main import Daemon, Running
+
+
+class DaemonReport:
+    """Answers about one daemon."""
+
+    def __init__(self, daemon: "Daemon") -> None:
+        self._daemon = daemon
+
+    async def status(self, _: dict[str, object]) -> DaemonStatus:
+        """Answer `status`."""
+        daemon = self._daemon
+        host = daemon.host
+        assert host is not None
+        sources = tuple(self._source(name, one) for name, one in daemon.running.items())
+        spool_objects, spool_bytes = await host.catalog.read(objects.backlog)
+        return DaemonStatus(
+            version=__version__,
+            pid=os.getpid(),
+            started_us=daemon.started_us,
+            now_us=daemon.clock.now_us(),
+            vault_url=daemon.config.vault.url,
+            is_remote=host.stores.remote is not None,
+            sources=sources,
+            state=overall_state(sources),
+            spool_bytes=spool_bytes,
+            spool_objects=spool_objects,
+            upload_state=host.uploader.state if host.uploader is not None else "",
+            memory_used_bytes=host.pipeline.budget.used_bytes,
+            memory_limit_bytes=daemon.config.pipeline.memory_limit_bytes,
+            config_generation=daemon.generation,
+            config_error=daemon.config_error,
+            retention_last_us=daemon.upkeep.last_success_us if daemon.upkeep is not None else 0,
+        )
+
+    def _source(self, name: str, running: "Running") -> SourceStatus:
+        protection = running.protection
+        paths = running.config.paths
+        if protection is None:
+            return SourceStatus(
+                name=name,
+                state="failed" if running.failure else "starting",
+                paths=paths,
+                rpo_seconds=running.config.rpo_seconds,
+                destinations=(),
+                watch_modes={},
+                message=running.failure,
+            )
+        progress = protection.progress
+        is_known = progress.is_watching and progress.scanned.is_set()
+        destinations = tuple(
+            DestinationStatus(
+                destination=destination,
+                protected_through_us=protection.protected_through_us(destination),
+                lag_seconds=protection.lag_seconds(destination) if is_known else None,
+            )
+            for destination in self._daemon.destinations()
+        )
+        modes = protection.stream.source.watch_modes
+        return SourceStatus(
+            name=name,
+            state=self._state(running, destinations),
+            paths=paths,
+            rpo_seconds=running.config.rpo_seconds,
+            destinations=destinations,
+            watch_modes={os.fsdecode(path): mode for path, mode in modes.items()},
+            unprotected_changes=progress.dirty_count,
+            problems=progress.problem_count,
+            fuzzy=progress.fuzzy_count,
+            entries=progress.entry_count,
+            last_change_us=progress.last_change_us,
+            last_scan_us=progress.last_scan_us,
+            message=running.failure or progress.message,
+        )
+
+    @staticmethod
+    def _state(running: "Running", destinations: tuple[DestinationStatus, ...]) -> SourceState:
+        assert running.protection is not None
+        progress = running.protection.progress
+        if running.failure:
+            return "failed"
+        if progress.state == "source-missing":
+            return "source-missing"
+        if not progress.scanned.is_set():
+            return "scanning" if progress.is_watching else "starting"
+        lags = [each.lag_seconds or 0.0 for each in destinations]
+        return "lagging" if max(lags, default=0.0) > running.config.rpo_seconds else "protected"
+
+    async def problems(self, args: dict[str, object]) -> ProblemsReport:
+        """Answer `problems`, for all sources or the one in `args`."""
+        daemon = self._daemon
+        host = daemon.host
+        assert host is not None
+        wanted = args.get("source")
+        lines: list[ProblemLine] = []
+        count = 0
+        for name, running in daemon.running.items():
+            protection = running.protection
+            if protection is None or (wanted and wanted != name):
+                continue
+            number = protection.stream.number
+            count += await host.catalog.read(dirty.problem_count, number)
+            rows = await host.catalog.read(dirty.problems, number)
+            lines += [_line(name, row) for row in rows]
+        return ProblemsReport(problems=tuple(lines), count=count)
+
+
+def _line(source: str, row: dirty.Problem) -> ProblemLine:
+    text = row.path.decode(errors="replace")
+    exact = "" if text.encode() == row.path else base64.b64encode(row.path).decode("ascii")
+    return ProblemLine(
+        source=source,
+        path=text,
+        reason=row.reason,
+        error=errno_names.errorcode.get(row.errno, ""),
+        since_us=row.since_us,
+        path_b64=exact,
+    )

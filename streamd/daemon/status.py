@@ -1,0 +1,182 @@
+"""What the daemon says about itself: the answers of its control socket, and how bad they are.
+
+Pure. The fields are part of the command line contract (`streamd status --json`): they are only
+added to. Times are microseconds since the epoch, 0 when it has not happened yet.
+"""
+
+import base64
+import errno
+from collections.abc import Iterable
+from typing import Final, Literal
+
+import msgspec
+
+from streamd.errors import ExitCode
+
+SourceState = Literal["starting", "scanning", "protected", "lagging", "source-missing", "failed"]
+OverallState = Literal["protected", "lagging", "incomplete"]
+_BADNESS: Final[dict[str, int]] = {
+    "failed": 5,
+    "source-missing": 4,
+    "lagging": 3,
+    "starting": 2,
+    "scanning": 1,
+    "protected": 0,
+}
+
+
+class DestinationStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a source is safe at one destination (`local` or `vault`).
+
+    `lag_seconds` is None as long as nothing of the source is there.
+    """
+
+    destination: str
+    protected_through_us: int
+    lag_seconds: float | None
+
+
+class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """How one source stands. `message` says in words what is wrong or under way."""
+
+    name: str
+    state: SourceState
+    paths: tuple[str, ...]
+    rpo_seconds: float
+    destinations: tuple[DestinationStatus, ...]
+    watch_modes: dict[str, str]  # path → fanotify, inotify, polling …
+    unprotected_changes: int = 0
+    problems: int = 0
+    fuzzy: int = 0
+    entries: int = 0
+    last_change_us: int = 0
+    last_scan_us: int = 0
+    message: str = ""
+
+    @property
+    def worst_lag_seconds(self) -> float | None:
+        """Return the longest lag; None when a destination has nothing yet, or there is none."""
+        lags = [each.lag_seconds for each in self.destinations]
+        known = [lag for lag in lags if lag is not None]
+        return max(known) if known and len(known) == len(lags) else None
+
+    @property
+    def is_inside_rpo(self) -> bool:
+        """Whether a loss of the host now would cost no more than the RPO."""
+        lag = self.worst_lag_seconds
+        return lag is not None and lag <= self.rpo_seconds
+
+
+class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything `streamd status` shows."""
+
+    version: str
+    pid: int
+    started_us: int
+    now_us: int
+    vault_url: str
+    is_remote: bool
+    sources: tuple[SourceStatus, ...]
+    state: OverallState
+    spool_bytes: int = 0  # durable here and not yet in the container
+    spool_objects: int = 0
+    upload_state: str = ""
+    memory_used_bytes: int = 0
+    memory_limit_bytes: int = 0
+    config_generation: int = 0
+    config_error: str = ""  # why the last reload was refused
+    retention_last_us: int = 0
+
+
+class ProblemLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An entry that is not protected as it should be, and since when.
+
+    `path` is lossy text where `path_b64` is there.
+    """
+
+    source: str
+    path: str
+    reason: str
+    error: str = ""  # the errno's name, such as EACCES
+    since_us: int
+    path_b64: str = ""
+
+
+class ProblemsReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What `streamd problems` shows; `count` may be more than are listed."""
+
+    problems: tuple[ProblemLine, ...]
+    count: int
+
+
+class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reload changed. Keys are dotted, sources are named."""
+
+    config_generation: int
+    added_sources: tuple[str, ...] = ()
+    removed_sources: tuple[str, ...] = ()
+    changed_sources: tuple[str, ...] = ()
+    applies: tuple[str, ...] = ()
+    needs_restart: tuple[str, ...] = ()
+
+
+def path_texts(raw: bytes) -> tuple[str, str]:
+    """Return a path as JSON has it: text, and base64 too where the text is not all of it."""
+    try:
+        return raw.decode("utf-8"), ""
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace"), base64.b64encode(raw).decode("ascii")
+
+
+def problem_line(
+    source: str, path: bytes, reason: str, *, errno_number: int, since_us: int
+) -> ProblemLine:
+    """Return a problem as the control socket sends it."""
+    text, path_b64 = path_texts(path)
+    return ProblemLine(
+        source=source,
+        path=text,
+        path_b64=path_b64,
+        reason=reason,
+        error=errno.errorcode.get(errno_number, str(errno_number)) if errno_number else "",
+        since_us=since_us,
+    )
+
+
+def worst_first(sources: Iterable[SourceStatus]) -> list[SourceStatus]:
+    """Return the sources in the order in which somebody should look at them."""
+    return sorted(sources, key=_badness)
+
+
+def _badness(source: SourceStatus) -> tuple[object, ...]:
+    lag = source.worst_lag_seconds
+    return (
+        -_BADNESS[source.state],
+        source.is_inside_rpo,
+        -source.problems,
+        lag is not None,
+        -(lag or 0.0),
+        source.name,
+    )
+
+
+def overall_state(sources: Iterable[SourceStatus]) -> OverallState:
+    """Return the state of all sources together.
+
+    `incomplete` when one is missing, failed, not scanned yet or has problems, or when there is
+    none at all; else `lagging` when one is behind its RPO.
+    """
+    listed = list(sources)
+    if not listed or any(
+        source.problems or source.state not in {"protected", "lagging"} for source in listed
+    ):
+        return "incomplete"
+    if all(source.state == "protected" and source.is_inside_rpo for source in listed):
+        return "protected"
+    return "lagging"
+
+
+def verdict(status: DaemonStatus) -> ExitCode:
+    """Return the exit code of `streamd status`: OK only when everything is protected."""
+    is_protected = status.state == overall_state(status.sources) == "protected"
+    return ExitCode.OK if is_protected else ExitCode.INCOMPLETE

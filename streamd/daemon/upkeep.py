@@ -1,0 +1,135 @@
+"""Upkeep of the vault: retention on a schedule and on request, and the bounds of the local copy.
+
+One job at a time. A failure is logged and counted, and the next turn tries again.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from streamd.catalog.objects import ObjectState
+from streamd.config.model import Config, PolicyConfig
+from streamd.daemon.host import Host
+from streamd.effects import MICROSECONDS
+from streamd.errors import StreamdError
+from streamd.maintenance import expire
+from streamd.maintenance.evict import evict
+from streamd.maintenance.expire import RetentionReport
+from streamd.maintenance.site import Site
+from streamd.observe.logging import get_logger
+from streamd.policy.retention import Rule
+
+FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
+EVICT_SECONDS: Final = 60.0
+_LOG: Final = get_logger("upkeep")
+
+
+class Upkeep:
+    """Runs maintenance beside the capture."""
+
+    def __init__(self, host: Host, config: Callable[[], Config]) -> None:
+        self._host = host
+        self._config = config
+        self._lock = asyncio.Lock()
+        self.last_success_us = 0
+
+    async def run(self) -> None:
+        """Keep the schedule until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._retention_loop(), name="retention")
+            if self._host.stores.remote is not None:
+                group.create_task(self._evict_loop(), name="evict")
+
+    async def _retention_loop(self) -> None:
+        await asyncio.sleep(FIRST_RUN_SECONDS)
+        while True:
+            try:
+                await self.run_request({})
+            except StreamdError as error:
+                _LOG.error("retention-failed", reason=error.code, what=str(error))
+            await asyncio.sleep(self._config().retention.interval_seconds)
+
+    async def run_request(self, args: dict[str, object]) -> RetentionReport:
+        """Run retention now; the answer to `retention-run` on the control socket."""
+        host, config = self._host, self._config()
+        async with self._lock:
+            report = await expire.run(
+                site_of(host),
+                rules_of(config),
+                default=rule_of(PolicyConfig()),
+                quiesce=host.pipeline.quiesce,
+                timezone=config.timezone or "UTC",
+                only=str(args["source"]) if args.get("source") else None,
+                accept_loss=bool(args.get("accept_loss")),
+            )
+        self._measure(report)
+        if host.uploader is not None:
+            host.uploader.wake()
+        return report
+
+    def _measure(self, report: RetentionReport) -> None:
+        metrics = self._host.meters.metrics
+        self.last_success_us = self._host.clock.now_us()
+        metrics.retention_last_success_timestamp_seconds.set_to_current_time()
+        metrics.gc_reclaimed_bytes_total.inc(report.reclaimed_bytes)
+        for points in report.points:
+            if points.source in self._config().sources:
+                metrics.set_recovery_points(points.source, report.kept_by_class(points.source))
+                metrics.retention_overdue_recovery_points.labels(points.source).set(
+                    points.overdue_count
+                )
+                metrics.retention_deleted_recovery_points_total.labels(points.source).inc(
+                    points.expired_count
+                )
+        _LOG.info(
+            "retention",
+            deleted=report.deleted_objects,
+            reclaimed_bytes=report.reclaimed_bytes,
+            checkpoints=report.checkpoints_written,
+            postponed=report.is_postponed,
+        )
+
+    async def _evict_loop(self) -> None:
+        while True:
+            await asyncio.sleep(EVICT_SECONDS)
+            async with self._lock:
+                local = self._config().local
+                assert local is not None
+                count, size = await evict(
+                    self._host.catalog,
+                    self._host.stores.local,
+                    keep_seconds=local.keep_seconds,
+                    max_size_bytes=local.max_size_bytes,
+                    now_us=self._host.clock.now_us(),
+                )
+                if count:
+                    _LOG.info("evicted", objects=count, bytes=size)
+
+
+def rule_of(policy: PolicyConfig) -> Rule:
+    """Return a configured policy as the retention rule it means."""
+    return Rule(
+        continuous_us=policy.continuous_seconds * MICROSECONDS,
+        hourly=policy.hourly,
+        daily=policy.daily,
+        weekly=policy.weekly,
+        monthly=policy.monthly,
+        yearly=policy.yearly,
+    )
+
+
+def rules_of(config: Config) -> dict[str, Rule]:
+    """Return the rule of every configured source."""
+    return {name: rule_of(config.policy_of(name)) for name in config.sources}
+
+
+def site_of(host: Host) -> Site:
+    """Return what maintenance works on."""
+    state = ObjectState.VAULT if host.stores.remote is None else ObjectState.LOCAL
+    return Site(
+        vault=host.vault,
+        catalog=host.catalog,
+        writer=host.writer,
+        clock=host.clock,
+        put_state=state,
+    )

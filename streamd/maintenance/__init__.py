@@ -1,0 +1,1 @@
+"""Looking after the vault: what to keep, what to collect, what to verify, what to rebuild."""

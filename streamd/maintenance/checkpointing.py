@@ -1,0 +1,292 @@
+"""Write checkpoints: the whole state of a source at one instant, in pages that deduplicate.
+
+The rows come from a replay of the journal (a point of the past) or from the catalog (the present).
+Only pages that the vault does not have are stored, and they are durable before the root is.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from streamd.catalog import objects
+from streamd.catalog.journal import load_head
+from streamd.errors import VaultDamaged
+from streamd.format import checkpoint
+from streamd.format.checkpoint import CheckpointRoot, JournalMark, PageRow, Row
+from streamd.format.codec import Codec
+from streamd.format.envelope import Kind
+from streamd.format.frame import INLINE_FRAME_TARGET, FrameSealer
+from streamd.format.keys import Role
+from streamd.maintenance.site import Site
+from streamd.model.entry import Dirent, EntryType
+from streamd.model.ids import ROOT_FID, Fid, SourceId
+from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, version_key
+from streamd.storage.port import BlobName
+from streamd.vault.journal_reader import JournalReader
+from streamd.vault.state_reader import StateReader
+from streamd.vault.tree_state import TreeState
+
+_PACK_SIZE_MAX: Final = 8 * 1024 * 1024  # stored bytes of pages in one pack
+_PAGE_SIZE_MAX: Final = 1024 * 1024  # longer pages are cut: a frame holds 4 MiB at most
+_STEP_BYTES: Final = 4 * 1024 * 1024  # of pages made in one go, off the event loop
+_ENCODE: Final = msgspec.msgpack.Encoder().encode
+_FRAME_LEVEL: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointDraft:
+    """What a checkpoint says besides its rows."""
+
+    source: SourceId
+    at_us: int
+    marks: tuple[JournalMark, ...]
+    state: StateSum
+
+
+@dataclass(slots=True)
+class _Page:
+    row: PageRow
+    body: bytes
+
+
+@dataclass(slots=True)
+class _Pages:
+    """What was written of a checkpoint so far."""
+
+    rows: list[PageRow] = field(default_factory=list)
+    needs: set[int] = field(default_factory=set)  # objects that hold pages
+    fresh: list[_Page] = field(default_factory=list)  # to be stored
+    fresh_ids: set[bytes] = field(default_factory=set)
+    fresh_bytes: int = 0
+
+
+async def write_checkpoint(site: Site, draft: CheckpointDraft, rows: Iterator[Row]) -> BlobName:
+    """Write a checkpoint of `rows`, which are sorted by key, and return the root's name."""
+    loop = asyncio.get_running_loop()
+    pages = _Pages()
+    cut = _cut(rows, site.vault.keys.domain_keys.chunk_id)
+    while step := await loop.run_in_executor(None, _next_step, cut):
+        known = await loop.run_in_executor(None, _known, site, [page.row.id for page in step])
+        for page in step:
+            pages.rows.append(page.row)
+            number = known.get(page.row.id)
+            if number is not None:
+                pages.needs.add(number)
+            elif page.row.id not in pages.fresh_ids:
+                pages.fresh_ids.add(page.row.id)
+                pages.fresh.append(page)
+                pages.fresh_bytes += len(page.body)
+        if pages.fresh_bytes >= _PACK_SIZE_MAX:
+            await _store(site, pages)
+    if pages.fresh:
+        await _store(site, pages)
+    root = CheckpointRoot(
+        source=draft.source,
+        at_us=draft.at_us,
+        marks=draft.marks,
+        state=draft.state,
+        merkle=checkpoint.merkle_of(row.id for row in pages.rows),
+        pages=tuple(pages.rows),
+    )
+    return await publish_root(site, root, sorted(pages.needs))
+
+
+async def publish_root(site: Site, root: CheckpointRoot, needs: Sequence[int]) -> BlobName:
+    """Put a root whose pages are in the vault; `needs` are the objects that hold them."""
+    encoded = site.writer.encode_checkpoint(root)
+    await site.publish(Kind.CHECKPOINT, encoded, needs)
+    return BlobName(encoded.name)
+
+
+def _cut(rows: Iterator[Row], chunk_id: Callable[[bytes], bytes]) -> Iterator[_Page]:
+    for page in checkpoint.split_pages(rows):
+        for part in _bounded(page):
+            body = checkpoint.encode_page(part)
+            yield _Page(PageRow(part[0][0], chunk_id(body), len(part)), body)
+
+
+def _bounded(page: list[Row]) -> Iterator[list[Row]]:
+    """Cut a page that is too long for a frame; the same page is always cut the same way."""
+    part: list[Row] = []
+    size = 0
+    for row in page:
+        row_size = len(row[0]) + len(row[1])
+        if part and size + row_size > _PAGE_SIZE_MAX:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += row_size
+    yield part
+
+
+def _next_step(pages: Iterator[_Page]) -> list[_Page]:
+    step: list[_Page] = []
+    size = 0
+    for page in pages:
+        step.append(page)
+        size += len(page.body)
+        if size >= _STEP_BYTES:
+            break
+    return step
+
+
+def _known(site: Site, ids: list[bytes]) -> dict[bytes, int]:
+    with site.catalog.reader() as connection:
+        return objects.find_chunks(connection, ids)
+
+
+async def _store(site: Site, pages: _Pages) -> None:
+    """Put the fresh pages collected so far into a pack."""
+    fresh, pages.fresh, pages.fresh_bytes = pages.fresh, [], 0
+    loop = asyncio.get_running_loop()
+    sealer = site.writer.sealer(Role.META)
+    await loop.run_in_executor(None, _seal, sealer, fresh)
+    encoded = await loop.run_in_executor(
+        None, site.writer.encode_pack, [sealer.finish()], Role.META
+    )
+    number = await site.publish_pack(encoded, [page.row.id for page in fresh])
+    pages.needs.add(number)
+
+
+def _seal(sealer: FrameSealer, pages: list[_Page]) -> None:
+    group: list[_Page] = []
+    size = 0
+    for page in pages:
+        if group and size + len(page.body) > INLINE_FRAME_TARGET:
+            _seal_group(sealer, group)
+            group, size = [], 0
+        group.append(page)
+        size += len(page.body)
+    _seal_group(sealer, group)
+
+
+def _seal_group(sealer: FrameSealer, group: list[_Page]) -> None:
+    sealer.seal(
+        b"".join([page.body for page in group]),
+        b"".join([page.row.id for page in group]),
+        [len(page.body) for page in group],
+        codec=Codec.ZSTD,
+        level=_FRAME_LEVEL,
+    )
+
+
+# -- the past: replay ------------------------------------------------------------------------------
+
+
+async def replay(
+    site: Site, reader: StateReader, source: SourceId, instants: Sequence[int]
+) -> AsyncIterator[TreeState]:
+    """Yield the state of a source at each of these instants, ascending: one state, moved on.
+
+    Every instant must be the end of a segment, or of a checkpoint. Raises VaultDamaged if one of
+    the states cannot be had exactly.
+    """
+    loop = asyncio.get_running_loop()
+    secret_for = site.vault.keys.secret_for
+    with await reader.state_at(source, instants[0]) as state:
+        if state.damage or state.at_us != instants[0] or len(state.marks) != 1:
+            raise VaultDamaged(f"the state at {instants[0]} cannot be replayed: {state.note}")
+        yield state
+        rest = list(instants[1:])
+        if not rest:
+            return
+        journal = JournalReader(site.vault, site.vault.keys.writer)
+        async for segment in journal.journal(state.marks[0], until_us=rest[-1]):
+            while segment.start_us > rest[0]:
+                state.at_us = rest.pop(0)
+                yield state
+            if source in segment.sources:
+                number = segment.sources.index(source)
+                records = [
+                    record
+                    for record in await loop.run_in_executor(None, segment.records, secret_for)
+                    if record.source_ix == number
+                ]
+                await loop.run_in_executor(None, state.apply, records)
+            position = segment.position
+            state.marks = (JournalMark(journal.writer, position.epoch, position.seq, segment.hash),)
+        for at_us in rest:
+            state.at_us = at_us
+            yield state
+
+
+async def checkpoint_replayed(site: Site, state: TreeState) -> BlobName:
+    """Write a checkpoint of a replayed state."""
+    draft = CheckpointDraft(
+        source=state.source, at_us=state.at_us, marks=state.marks, state=state.state
+    )
+    return await write_checkpoint(site, draft, state.rows())
+
+
+# -- the present: the catalog ----------------------------------------------------------------------
+
+
+async def checkpoint_current(site: Site, source: str) -> BlobName | None:
+    """Write a checkpoint of what the catalog knows of `source`; one read, consistent in itself.
+
+    None: nothing was captured yet, or this state has a checkpoint already.
+    """
+    loop = asyncio.get_running_loop()
+    with closing(site.catalog.open_reader()) as connection:
+        connection.execute("BEGIN")
+        read = partial(_current_draft, site, connection, source)
+        found = await loop.run_in_executor(None, read)
+        if found is None:
+            return None
+        number, draft, info = found
+        reader = StateReader(site.vault)
+        for row in reversed(await reader.checkpoints(draft.source)):
+            if row.at_ms == draft.at_us // 1000:
+                root = await reader.read_checkpoint(row.name)
+                if root.at_us == draft.at_us and root.state == draft.state:
+                    return None
+        return await write_checkpoint(site, draft, current_rows(connection, number, info))
+
+
+def _current_draft(
+    site: Site, connection: sqlite3.Connection, source: str
+) -> tuple[int, CheckpointDraft, bytes] | None:
+    row = connection.execute(
+        "SELECT number, id, info, total, key_count, last_us FROM source WHERE name = ?", (source,)
+    ).fetchone()
+    head = load_head(connection)
+    if row is None or not row[5] or head.next_seq == 0:
+        return None
+    number, source_id, info, total, key_count, last_us = row
+    mark = JournalMark(site.vault.keys.writer, head.epoch, head.next_seq - 1, head.hash)
+    draft = CheckpointDraft(
+        source=SourceId(source_id),
+        at_us=last_us,
+        marks=(mark,),
+        state=StateSum(total, key_count),
+    )
+    return number, draft, info
+
+
+def current_rows(connection: sqlite3.Connection, number: int, info: bytes) -> Iterator[Row]:
+    """Yield the rows of a source's present state in key order, as the journal would spell them."""
+    # Keys are d, parent, name; f, fid; s. The root's entries come first: its fid is the lowest.
+    top = connection.execute(
+        "SELECT name, fid, type FROM dirent WHERE parent = ? ORDER BY name", (-number,)
+    )
+    for name, fid, entry_type in top:
+        yield dirent_key(ROOT_FID, name), _ENCODE(Dirent(fid, entry_type))
+    below = connection.execute(
+        "SELECT n.fid, d.name, d.fid, d.type FROM node n CROSS JOIN dirent d ON d.parent = n.fid"
+        " WHERE n.source = ? AND n.type = ? ORDER BY n.fid, d.name",
+        (number, int(EntryType.DIRECTORY)),
+    )
+    for parent, name, fid, entry_type in below:
+        yield dirent_key(Fid(parent), name), _ENCODE(Dirent(fid, entry_type))
+    for fid, version in connection.execute(
+        "SELECT fid, version FROM node WHERE source = ? ORDER BY fid", (number,)
+    ):
+        yield version_key(Fid(fid)), version
+    if info:
+        yield SOURCE_KEY, info

@@ -1,0 +1,206 @@
+"""Which chunks are still needed, and by which object each of them is held.
+
+Needed is whatever a checkpoint that stays, a segment that stays, or the catalog's present state
+refers to. The set lives in a private SQLite database that spills to disk, so memory is bounded.
+Anything unreadable on the way ends the marking: then nothing may be deleted.
+"""
+
+import asyncio
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from streamd.errors import VaultDamaged
+from streamd.format import checkpoint, chunklist, wire
+from streamd.format.checkpoint import CheckpointRoot, Row
+from streamd.format.crypto import Buffer
+from streamd.format.keys import Role
+from streamd.model.entry import FileVersion
+from streamd.model.record import Op, Record, parse_version_key
+from streamd.vault.chunk_reader import ChunkReader
+
+_CACHE_KIB: Final = 32 * 1024
+_SELECT_MAX: Final = 500
+_BATCH: Final = 5_000
+_PAGES_AT_ONCE: Final = 512
+_VERSION: Final = msgspec.msgpack.Decoder(FileVersion)
+_SET: Final = int(Op.SET)
+_ID_SIZE: Final = 32
+
+
+class LiveSet:
+    """The chunks needed, and who holds them. Blocking, but for the `mark_…` coroutines."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+        self._db.execute("PRAGMA journal_mode = OFF")
+        self._db.execute("PRAGMA synchronous = OFF")
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._db.execute(
+            "CREATE TABLE live (id BLOB PRIMARY KEY, holder INTEGER NOT NULL DEFAULT -1)"
+            " WITHOUT ROWID"
+        )
+        self._db.execute("CREATE TABLE doomed (id BLOB, name TEXT, PRIMARY KEY (id, name))")
+        self._seen_pages: set[bytes] = set()
+        self._lists: dict[int, set[bytes]] = {}  # chunk-list pages to be read, by level
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._db.close()
+
+    # -- marking ---------------------------------------------------------------------------------
+
+    def add(self, ids: Iterable[bytes]) -> None:
+        """These chunks are needed."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT OR IGNORE INTO live (id) VALUES (?)", [(chunk,) for chunk in ids]
+        )
+        self._db.execute("COMMIT")
+
+    def add_versions(self, values: Iterable[bytes]) -> None:
+        """What these encoded file versions refer to is needed."""
+        ids: list[bytes] = []
+        for value in values:
+            version = wire.decode(_VERSION, value, "a file version")
+            if not version.content:
+                continue
+            direct = [run.id for run in version.content if run.id is not None]
+            ids.extend(direct)
+            if version.levels:
+                self._defer(version.levels, direct)
+        self.add(ids)
+
+    def _defer(self, level: int, ids: Iterable[bytes]) -> None:
+        if not 0 < level <= chunklist.LEVELS_MAX:
+            raise VaultDamaged("a chunk list has an impossible depth")
+        fresh = set(ids) - self._seen_pages
+        self._seen_pages |= fresh
+        self._lists.setdefault(level, set()).update(fresh)
+
+    def _add_list_page(self, level: int, body: Buffer) -> None:
+        ids = [run.id for run in chunklist.decode_page(body) if run.id is not None]
+        self.add(ids)
+        if level > 1:
+            self._defer(level - 1, ids)
+
+    async def mark_lists(self, chunks: ChunkReader) -> None:
+        """Follow the chunk lists that were met so far."""
+        loop = asyncio.get_running_loop()
+        for level in range(chunklist.LEVELS_MAX, 0, -1):
+            wanted = self._lists.pop(level, set())
+            async for pages in chunks.read_chunks(wanted, Role.META):
+                for body in pages.values():
+                    await loop.run_in_executor(None, self._add_list_page, level, body)
+
+    async def mark_records(self, records: Sequence[Record]) -> None:
+        """What these journal records refer to is needed."""
+        values = [record.value for record in records if _is_version(record)]
+        if values:
+            await asyncio.get_running_loop().run_in_executor(None, self.add_versions, values)
+
+    async def mark_checkpoint(self, root: CheckpointRoot, chunks: ChunkReader) -> None:
+        """A checkpoint's pages, and what its rows refer to, are needed."""
+        loop = asyncio.get_running_loop()
+        fresh = [page.id for page in root.pages if page.id not in self._seen_pages]
+        self._seen_pages.update(fresh)
+        self.add(fresh)
+        for start in range(0, len(fresh), _PAGES_AT_ONCE):
+            part = fresh[start : start + _PAGES_AT_ONCE]
+            async for pages in chunks.read_chunks(part, Role.META):
+                for body in pages.values():
+                    await loop.run_in_executor(None, self._add_page, body)
+
+    def _add_page(self, body: Buffer) -> None:
+        self.add_versions(_versions_of(checkpoint.decode_page(body)))
+
+    async def mark_catalog(self, connection: sqlite3.Connection) -> None:
+        """What the present state refers to is needed."""
+        loop = asyncio.get_running_loop()
+        values = (row[0] for row in connection.execute("SELECT version FROM node"))
+        while part := await loop.run_in_executor(None, lambda: list(islice(values, _BATCH))):
+            await loop.run_in_executor(None, self.add_versions, part)
+
+    # -- who holds what --------------------------------------------------------------------------
+
+    def claim(self, ids: bytes, number: int) -> set[bytes]:
+        """Say that object `number` holds these chunks (side by side).
+
+        Returns those that are needed and that nobody held so far.
+        """
+        wanted = [ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE)]
+        found: set[bytes] = set()
+        for start in range(0, len(wanted), _SELECT_MAX):
+            part = wanted[start : start + _SELECT_MAX]
+            marks = ",".join("?" * len(part))
+            rows = self._db.execute(
+                f"SELECT id FROM live WHERE holder = -1 AND id IN ({marks})",  # noqa: S608 - question marks only
+                part,
+            )
+            found.update(row[0] for row in rows)
+        self.move(found, number)
+        return found
+
+    def move(self, ids: Iterable[bytes], number: int) -> None:
+        """Object `number` holds these chunks from now on."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "UPDATE live SET holder = ? WHERE id = ?", [(number, chunk) for chunk in ids]
+        )
+        self._db.execute("COMMIT")
+
+    def holders_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the holders of those among `ids` that are needed and held."""
+        found: dict[bytes, int] = {}
+        for start in range(0, len(ids), _SELECT_MAX):
+            part = ids[start : start + _SELECT_MAX]
+            marks = ",".join("?" * len(part))
+            found.update(
+                self._db.execute(
+                    f"SELECT id, holder FROM live WHERE holder >= 0 AND id IN ({marks})",  # noqa: S608 - question marks only
+                    part,
+                )
+            )
+        return found
+
+    def count_unheld(self) -> int:
+        """Return how many needed chunks no readable object holds."""
+        row = self._db.execute("SELECT count(*) FROM live WHERE holder = -1").fetchone()
+        return int(row[0])
+
+    def doom(self, ids: Iterable[bytes], name: str) -> None:
+        """These chunks go with the object `name`, and no other is known to hold them."""
+        self._db.execute("BEGIN")
+        self._db.executemany(
+            "INSERT OR IGNORE INTO doomed VALUES (?, ?)", [(chunk, name) for chunk in ids]
+        )
+        self._db.execute("COMMIT")
+
+    def doomed_among(self, ids: Sequence[bytes]) -> dict[bytes, list[str]]:
+        """Return the objects that those of `ids` would go with that were doomed."""
+        found: dict[bytes, list[str]] = {}
+        for start in range(0, len(ids), _SELECT_MAX):
+            part = ids[start : start + _SELECT_MAX]
+            marks = ",".join("?" * len(part))
+            for chunk, name in self._db.execute(
+                f"SELECT id, name FROM doomed WHERE id IN ({marks})",  # noqa: S608 - question marks only
+                part,
+            ):
+                found.setdefault(chunk, []).append(name)
+        return found
+
+    def all_ids(self) -> Iterator[bytes]:
+        """Yield every chunk that is needed."""
+        for row in self._db.execute("SELECT id FROM live"):
+            yield row[0]
+
+
+def _is_version(record: Record) -> bool:
+    return record.op == _SET and parse_version_key(record.key) is not None
+
+
+def _versions_of(rows: Iterable[Row]) -> Iterator[bytes]:
+    return (value for key, value in rows if parse_version_key(key) is not None)

@@ -1,0 +1,194 @@
+"""The recovery points of a source: what can be restored, what is kept, and why.
+
+A candidate is an instant at which the source changed: the end of each segment that touched it, and
+of each checkpoint, which may outlive its segments. The policy decides which of them are kept.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from streamd.errors import NotFound
+from streamd.format.checkpoint import CheckpointRoot
+from streamd.model.ids import SourceId, to_text
+from streamd.model.record import Gap
+from streamd.policy import retention
+from streamd.policy.retention import Candidate, Decision, Rule
+from streamd.storage.port import BlobName
+from streamd.vault.journal_reader import Damage, SegmentHead
+from streamd.vault.parallel import in_waves
+from streamd.vault.state_reader import StateReader
+from streamd.vault.vault import Vault
+
+_WIDTH: Final = 16
+_HOUR_US: Final = 3_600_000_000
+_DAY_US: Final = 24 * _HOUR_US
+# how long one slot of each class is; months and years on average, for an estimate
+_SLOT_US: Final = {
+    "hourly": _HOUR_US,
+    "daily": _DAY_US,
+    "weekly": 7 * _DAY_US,
+    "monthly": 730 * _HOUR_US + _HOUR_US // 2,
+    "yearly": 8766 * _HOUR_US,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Point:
+    """One candidate, and what the policy makes of it. Times in µs."""
+
+    at_us: int
+    label: str
+    keep: bool
+    classes: tuple[str, ...]
+    reasons: tuple[str, ...]
+    has_checkpoint: bool
+    expires_us: int | None  # earliest, if every slot to come gets a point; None: not foreseeable
+
+    @property
+    def is_kept_point(self) -> bool:
+        """Whether it stays for another reason than being inside the continuous window."""
+        return any(name != retention.CONTINUOUS for name in self.classes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointReport:
+    """Everything that can be said of a source's recovery points."""
+
+    source: str
+    window_start_us: int
+    window_end_us: int
+    gaps: tuple[Gap, ...]  # those that touch the window
+    points: tuple[Point, ...]  # ascending in time, kept and not
+    damage: tuple[Damage, ...] = ()
+
+    @property
+    def overdue_count(self) -> int:
+        """How many points the policy has expired that are still there."""
+        return sum(not point.keep for point in self.points)
+
+    def kept_by_class(self) -> dict[str, int]:
+        """Return how many points each class keeps."""
+        counts: dict[str, int] = {}
+        for point in self.points:
+            for name in set(point.classes):
+                counts[name] = counts.get(name, 0) + 1
+        return counts
+
+
+@dataclass(slots=True)
+class SourceHistory:
+    """What the vault has of one source."""
+
+    id: SourceId
+    name: str  # empty if nothing readable says it
+    candidates: tuple[Candidate, ...] = ()
+    heads: list[SegmentHead] = field(default_factory=list)  # segments that touch it, in order
+    roots: dict[BlobName, CheckpointRoot] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)  # checkpoints that cannot be read
+
+    def roots_at(self, at_us: int) -> list[BlobName]:
+        """Return the checkpoints of exactly this instant."""
+        return [name for name, root in self.roots.items() if root.at_us == at_us]
+
+
+async def read_histories(reader: StateReader) -> list[SourceHistory]:
+    """Return the history of every source of the domain, also of those without a readable name."""
+    found: dict[SourceId, SourceHistory] = {}
+    names = {summary.id: summary.info.name for summary in await reader.sources()}
+
+    def history(source: SourceId) -> SourceHistory:
+        return found.setdefault(source, SourceHistory(source, names.get(source, "")))
+
+    for head in await reader.heads():
+        for source in head.sources:
+            history(source).heads.append(head)
+    rows = await reader.checkpoints()
+    by_name = {row.name: row.source for row in rows}
+    async for name, root in in_waves(list(by_name), reader.read_checkpoint, width=_WIDTH):
+        if isinstance(root, Exception):
+            history(by_name[name]).damage.append(Damage(name, str(root)))
+        else:
+            history(by_name[name]).roots[name] = root
+    for each in found.values():
+        each.gaps = await reader.gaps(each.id)
+        each.candidates = await _candidates(reader, each)
+    return sorted(found.values(), key=lambda each: (each.name, each.id))
+
+
+async def _candidates(reader: StateReader, history: SourceHistory) -> tuple[Candidate, ...]:
+    checkpoints = {root.at_us for root in history.roots.values()}
+    instants = sorted({head.end_us for head in history.heads} | checkpoints)
+    labels: dict[int, str] = {}
+    holds: dict[int, int] = {}
+    for marked_us, mark in await reader.marks(history.id):
+        index = bisect_left(instants, marked_us)  # the end of the segment that names the point
+        if index < len(instants):
+            at_us = instants[index]
+            labels[at_us] = mark.label
+            holds[at_us] = max(holds.get(at_us, 0), mark.hold_until_us)
+    return tuple(
+        Candidate(at_us, labels.get(at_us, ""), holds.get(at_us, 0), at_us in checkpoints)
+        for at_us in instants
+    )
+
+
+def report_on(
+    history: SourceHistory,
+    decisions: Sequence[Decision],
+    rule: Rule,
+    now_us: int,
+) -> PointReport:
+    """Return what the decisions about a source mean to people."""
+    start_us = rule.window_start_us(now_us)
+    if history.candidates:
+        start_us = max(start_us, history.candidates[0].at_us)
+    return PointReport(
+        source=history.name or to_text(history.id),
+        window_start_us=min(start_us, now_us),
+        window_end_us=now_us,
+        gaps=tuple(gap for gap in history.gaps if gap.end_us > start_us),
+        points=tuple(_point(decision, rule, now_us) for decision in decisions),
+        damage=tuple(history.damage),
+    )
+
+
+def _point(decision: Decision, rule: Rule, now_us: int) -> Point:
+    candidate, classes = decision.candidate, retention.classes_of(decision)
+    return Point(
+        at_us=candidate.at_us,
+        label=candidate.label,
+        keep=decision.keep,
+        classes=classes,
+        reasons=decision.reasons,
+        has_checkpoint=candidate.has_checkpoint,
+        expires_us=_expiry(candidate, classes, rule, now_us),
+    )
+
+
+def _expiry(candidate: Candidate, classes: Sequence[str], rule: Rule, now_us: int) -> int | None:
+    """Return when the last reason to keep a point ends, if new points come in every slot."""
+    if not classes:
+        return now_us
+    counts = dict(rule.counts())
+    ends = [candidate.at_us + counts[name] * _SLOT_US[name] for name in classes if name in _SLOT_US]
+    if retention.CONTINUOUS in classes:
+        ends.append(candidate.at_us + rule.continuous_us)
+    if retention.HOLD in classes:
+        ends.append(candidate.hold_until_us)
+    return max(ends) if ends else None
+
+
+async def recovery_points(
+    vault: Vault, source: str, rule: Rule, *, now_us: int, timezone: str = "UTC"
+) -> PointReport:
+    """Return the recovery points of the source called `source`. Raises NotFound."""
+    histories = await read_histories(StateReader(vault))
+    for history in histories:
+        if history.name == source:
+            decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)
+            return report_on(history, decisions, rule, now_us)
+    known = ", ".join(each.name for each in histories if each.name) or "none"
+    raise NotFound(f'there is no source "{source}" in the vault; there is: {known}')

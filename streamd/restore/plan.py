@@ -1,0 +1,267 @@
+"""What a restore will do: the wanted part of a state, laid out below the target.
+
+What is named becomes the target: the contents of a directory go into it, a file lands in it under
+its own name. Several things, or a source of several paths, go to TARGET/<absolute path>. Names come
+from a vault and are not trusted: whatever could leave the target is refused here, item by item.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from streamd.errors import NotFound
+from streamd.model.entry import ContentRun, EntryType, FileVersion
+from streamd.model.ids import ROOT_FID
+from streamd.vault.tree_state import TreeEntry, TreeState
+
+NAME_MAX: Final = 255
+TEMPORARY_PREFIX: Final = b".streamd-restore-"
+_BATCH: Final = 500
+_NODES: Final = frozenset({EntryType.CHARACTER, EntryType.BLOCK})
+
+
+class OnConflict(StrEnum):
+    """What to do where something else stands already. Directories are always merged."""
+
+    FAIL = "fail"  # refuse all before the first byte
+    SKIP = "skip"  # leave what is there
+    OVERWRITE = "overwrite"
+    KEEP_BOTH = "keep-both"  # the restored one gets another name
+    NEWER = "newer"  # overwrite what is older than the restored one
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """One path of the source that is not restored, and why."""
+
+    path: bytes
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class PlannedDirectory:
+    """A directory below the target; `version` is None where only the place is needed."""
+
+    parent: int  # index into `RestorePlan.directories`; the target itself is its own
+    name: bytes
+    source_path: bytes
+    version: FileVersion | None = None
+
+
+class PlannedLink(NamedTuple):
+    """A further name of a file."""
+
+    directory: int
+    name: bytes
+    replaces: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class PlannedFile:
+    """Anything but a directory. `links` are its further names."""
+
+    directory: int
+    name: bytes
+    fid: int
+    version: FileVersion
+    links: list[PlannedLink] = field(default_factory=list)
+    runs: Sequence[ContentRun] = ()  # the whole content, chunk lists resolved
+    replaces: bool = False  # something may stand there, and may be overwritten
+    present: frozenset[int] | None = None  # numbers of the runs that a killed restore left
+
+
+@dataclass(slots=True)
+class RestorePlan:
+    """Directories, parents first, and files."""
+
+    directories: list[PlannedDirectory] = field(default_factory=list)
+    files: list[PlannedFile] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+
+    def source_path(self, directory: int, name: bytes) -> bytes:
+        """Return where an entry came from."""
+        parent = self.directories[directory].source_path
+        return parent.rstrip(b"/") + b"/" + name if parent else name
+
+    def target_path(self, directory: int, name: bytes = b"") -> bytes:
+        """Return where an entry goes, relative to the target."""
+        parts = [name] if name else []
+        while directory:
+            parts.append(self.directories[directory].name)
+            directory = self.directories[directory].parent
+        return b"/".join(reversed(parts))
+
+    @property
+    def content_bytes(self) -> int:
+        """Bytes that the files will take at most: holes take none."""
+        return sum(
+            run.size for file in self.files for run in (file.runs or file.version.content) if run.id
+        )
+
+    @property
+    def inode_count(self) -> int:
+        """New files and directories at most."""
+        return len(self.directories) + len(self.files)
+
+
+def fault_of(name: bytes) -> str:
+    """Return why `name` cannot be the name of an entry, or nothing."""
+    if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+        return "the name could lead out of the target"
+    if len(name) > NAME_MAX:
+        return "the name is too long"
+    if name.startswith(TEMPORARY_PREFIX):
+        return "the name is one of our own temporary names"
+    return ""
+
+
+class Planner:
+    """Lays out selections from one or several states below one target."""
+
+    def __init__(self, *, devices: bool = False) -> None:
+        self.plan = RestorePlan([PlannedDirectory(0, b"", b"")])
+        self._devices = devices
+        self._places: dict[tuple[int, bytes], int] = {}  # directories that were asked for twice
+
+    def add(self, state: TreeState, paths: Sequence[bytes], *, absolute: bool = False) -> None:
+        """Plan `paths` of a state; the empty path is the whole source. Raises NotFound.
+
+        With `absolute`, or when there are several, things go to their absolute path below the
+        target; otherwise the one thing becomes the target.
+        """
+        tops: list[TreeEntry] = []
+        for path in paths:
+            found = state.resolve(path)
+            if found is None:
+                name, when = os.fsdecode(path), "at that time"
+                raise NotFound(f"{name!r} was not there {when}")
+            tops.extend([found] if found.path else _roots(state))
+        for top in tops:
+            if absolute or len(tops) > 1:
+                self._add_absolute(state, top)
+            else:
+                self._add_as_target(state, top)
+
+    def _add_as_target(self, state: TreeState, top: TreeEntry) -> None:
+        target = self.plan.directories[0]
+        if top.dirent.type == EntryType.DIRECTORY:
+            target.version, target.source_path = top.version, top.path
+            self._add_below(state, 0, top.dirent.fid)
+        else:
+            target.source_path = os.path.dirname(top.path)
+            self._add_files(state, 0, [(os.path.basename(top.path), top)], {})
+
+    def _add_absolute(self, state: TreeState, top: TreeEntry) -> None:
+        parts = [part for part in top.path.split(b"/") if part]
+        if any(map(fault_of, parts)):
+            self.plan.refused.append(Refused(top.path, "the path could lead out of the target"))
+            return
+        at, path = 0, b""
+        is_directory = top.dirent.type == EntryType.DIRECTORY
+        for part in parts if is_directory else parts[:-1]:
+            path += b"/" + part
+            at = self._directory(at, part, path)
+        if is_directory:
+            self.plan.directories[at].version = top.version
+            self._add_below(state, at, top.dirent.fid)
+        else:
+            self._add_files(state, at, [(parts[-1], top)], {})
+
+    def _directory(self, parent: int, name: bytes, source_path: bytes) -> int:
+        known = self._places.get((parent, name))
+        if known is None:
+            known = len(self.plan.directories)
+            self._places[parent, name] = known
+            self.plan.directories.append(PlannedDirectory(parent, name, source_path))
+        return known
+
+    def _add_below(self, state: TreeState, directory: int, fid: int) -> None:
+        stack, entered = [(directory, fid)], {fid}
+        leaders: dict[int, PlannedFile] = {}
+        while stack:
+            at, parent_fid = stack.pop()
+            path = self.plan.directories[at].source_path
+            for batch in _batches(state, parent_fid, path):
+                files = [each for each in batch if each[1].dirent.type != EntryType.DIRECTORY]
+                self._add_files(state, at, files, leaders)
+                for name, entry in batch:
+                    if entry.dirent.type != EntryType.DIRECTORY or not self._accept(name, entry):
+                        continue
+                    if entry.dirent.fid in entered:
+                        self._refuse(entry.path, "a directory stands in the tree twice")
+                        continue
+                    entered.add(entry.dirent.fid)
+                    number = self._directory(at, name, entry.path)
+                    self.plan.directories[number].version = entry.version
+                    stack.append((number, entry.dirent.fid))
+
+    def _accept(self, name: bytes, entry: TreeEntry) -> bool:
+        fault = fault_of(name)
+        if not fault and entry.version is None:
+            fault = "the vault has no version of it"
+        if fault:
+            self._refuse(entry.path, fault)
+        return not fault
+
+    def _refuse(self, path: bytes, reason: str) -> None:
+        self.plan.refused.append(Refused(path, reason))
+
+    def _add_files(
+        self,
+        state: TreeState,
+        directory: int,
+        entries: Iterable[tuple[bytes, TreeEntry]],
+        leaders: dict[int, PlannedFile],
+    ) -> None:
+        del state
+        for name, entry in entries:
+            if not self._accept(name, entry):
+                continue
+            version, fid = entry.version, entry.dirent.fid
+            assert version is not None
+            if version.type in _NODES and not self._devices:
+                self._refuse(entry.path, "a device node; say --devices to restore those")
+            elif version.type not in _RESTORABLE or version.type != entry.dirent.type:
+                self._refuse(entry.path, "of an unknown type")
+            elif version.nlink > 1 and fid in leaders:
+                leaders[fid].links.append(PlannedLink(directory, name))
+            else:
+                planned = PlannedFile(directory, name, fid, version)
+                if version.levels == 0:
+                    planned.runs = version.content
+                if version.nlink > 1:
+                    leaders[fid] = planned
+                self.plan.files.append(planned)
+
+
+_RESTORABLE: Final = frozenset(EntryType) - {EntryType.DIRECTORY}
+
+
+def _roots(state: TreeState) -> list[TreeEntry]:
+    return [
+        TreeEntry(name, dirent, state.version(dirent.fid))
+        for name, dirent in state.children(ROOT_FID)
+    ]
+
+
+def _batches(state: TreeState, fid: int, path: bytes) -> Iterator[list[tuple[bytes, TreeEntry]]]:
+    children = state.children(fid)
+    prefix = path.rstrip(b"/") + b"/"
+    for start in range(0, len(children), _BATCH):
+        some = children[start : start + _BATCH]
+        versions = state.versions(dirent.fid for _, dirent in some)
+        yield [
+            (name, TreeEntry(prefix + name, dirent, versions.get(dirent.fid)))
+            for name, dirent in some
+        ]
+
+
+def other_name(name: bytes, at: str) -> bytes:
+    """Return the name of the restored file where both are kept; `at` is the instant as text."""
+    stem, dot, suffix = name.rpartition(b".")
+    if not stem or len(suffix) > 16:  # noqa: PLR2004 - longer than any suffix that means anything
+        stem, dot, suffix = name, b"", b""
+    middle = b".restored-" + at.encode()
+    return stem[: NAME_MAX - len(middle) - len(dot + suffix)] + middle + dot + suffix
