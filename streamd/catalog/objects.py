@@ -77,10 +77,19 @@ def mark_put(connection: sqlite3.Connection, number: int, state: ObjectState) ->
     )
 
 
-def mark_uploaded(connection: sqlite3.Connection, number: int) -> None:
-    """The object is in the vault of record."""
+def mark_uploaded(connection: sqlite3.Connection, number: int) -> dict[str, int]:
+    """The object is in the vault of record.
+
+    Returns, for a segment, since when the oldest change of each source in it had been waiting.
+    """
     connection.execute("UPDATE object SET state = 2 WHERE number = ?", (number,))
+    waited = connection.execute(
+        "SELECT s.name, w.first_us FROM waiting w JOIN source s ON s.number = w.source"
+        " WHERE w.object = ?",
+        (number,),
+    ).fetchall()
     connection.execute("DELETE FROM waiting WHERE object = ?", (number,))
+    return {str(name): int(first_us) for name, first_us in waited}
 
 
 def pending_uploads(connection: sqlite3.Connection, limit: int, *, packs: bool) -> list[ObjectRow]:

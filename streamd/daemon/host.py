@@ -180,7 +180,11 @@ async def _assemble(  # noqa: PLR0917 - the parts
     )
     uploader = None
     if stores.remote is not None:
-        uploader = Uploader(catalog, stores.local, stores.remote, meters, lambda: None)
+        uploader = Uploader(catalog, stores.local, stores.remote, meters, clock)
+        pipeline.on_durable = uploader.wake
+        compression.pile_bytes = lambda: pipeline.backlog_bytes
+    else:
+        meters.has_remote = False
     return Host(
         config=config,
         stores=stores,
@@ -290,4 +294,7 @@ async def watch_state(host: Host, protections: dict[str, Protection]) -> None:
         for protection in list(protections.values()):
             await protection.refresh()
         host.meters.queues(host.pipeline, host.pipeline.budget)
+        pending, pending_bytes = await host.catalog.read(objects.backlog)
+        host.pipeline.backlog_bytes = pending_bytes
+        host.meters.backlog(pending, pending_bytes)
         await asyncio.sleep(0.5)

@@ -24,6 +24,7 @@ class Meters:
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
         self.metrics = Metrics(self.registry)
+        self.has_remote = True
         self._last_failure = ""
         self._blocked: dict[str, float] = {}
 
@@ -58,9 +59,10 @@ class Meters:
 
     def committed(self, source: str, delays: list[float]) -> None:
         """Changes became durable in the local vault."""
-        histogram = self.metrics.change_protection_delay_seconds.labels(source, "local")
-        for delay in delays:
-            histogram.observe(delay)
+        for destination in ("local",) if self.has_remote else ("local", "vault"):
+            histogram = self.metrics.change_protection_delay_seconds.labels(source, destination)
+            for delay in delays:
+                histogram.observe(delay)
 
     def queues(self, pipeline: Pipeline, budget: Budget) -> None:
         """Export the depth of the queues; called now and then."""
@@ -80,19 +82,22 @@ class Meters:
             self.metrics.pipeline_backpressure_seconds_total.labels(step).inc(total - before)
             self._blocked[step] = total
 
+    def backlog(self, count: int, size: int) -> None:
+        """So much is durable here and not yet in the vault of record."""
+        self.metrics.upload_pending_objects.set(count)
+        self.metrics.upload_pending_bytes.set(size)
+
     # -- uploads ---------------------------------------------------------------------------------
 
-    def uploaded(self, row: ObjectRow, seconds: float) -> None:
-        """An object arrived in the vault of record."""
+    def uploaded(self, row: ObjectRow, seconds: float, delays: dict[str, float]) -> None:
+        """An object arrived in the vault of record; for a segment, how long changes had waited."""
+        for source, delay in delays.items():
+            self.metrics.change_protection_delay_seconds.labels(source, "vault").observe(delay)
         self.metrics.pipeline_bytes_total.labels("upload").inc(row.size)
         self.metrics.pipeline_stage_duration_seconds.labels("upload").observe(seconds)
         if self._last_failure:
             _LOG.info("upload-resumed", object=row.name)
             self._last_failure = ""
-
-    def upload_delay(self, source: str, seconds: float) -> None:
-        """A segment's changes arrived in the vault of record after that long."""
-        self.metrics.change_protection_delay_seconds.labels(source, "vault").observe(seconds)
 
     def upload_failed(self, error: StreamdError) -> None:
         """Uploading pauses; said once per kind of failure."""

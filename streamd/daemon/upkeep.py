@@ -5,19 +5,20 @@ One job at a time. A failure is logged and counted, and the next turn tries agai
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import Config, PolicyConfig
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
 from streamd.errors import StreamdError
-from streamd.maintenance import expire
 from streamd.maintenance.evict import evict
-from streamd.maintenance.expire import RetentionReport
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
 from streamd.policy.retention import Rule
+
+if TYPE_CHECKING:
+    from streamd.maintenance.expire import RetentionReport
 
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
@@ -49,8 +50,10 @@ class Upkeep:
                 _LOG.error("retention-failed", reason=error.code, what=str(error))
             await asyncio.sleep(self._config().retention.interval_seconds)
 
-    async def run_request(self, args: dict[str, object]) -> RetentionReport:
+    async def run_request(self, args: dict[str, object]) -> "RetentionReport":
         """Run retention now; the answer to `retention-run` on the control socket."""
+        from streamd.maintenance import expire
+
         host, config = self._host, self._config()
         async with self._lock:
             report = await expire.run(
@@ -67,7 +70,7 @@ class Upkeep:
             host.uploader.wake()
         return report
 
-    def _measure(self, report: RetentionReport) -> None:
+    def _measure(self, report: "RetentionReport") -> None:
         metrics = self._host.meters.metrics
         self.last_success_us = self._host.clock.now_us()
         metrics.retention_last_success_timestamp_seconds.set_to_current_time()

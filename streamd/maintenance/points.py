@@ -88,6 +88,7 @@ class SourceHistory:
     roots: dict[BlobName, CheckpointRoot] = field(default_factory=dict)
     gaps: list[Gap] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)  # checkpoints that cannot be read
+    replay_from_us: int = 0  # from here on every candidate can be replayed
 
     def roots_at(self, at_us: int) -> list[BlobName]:
         """Return the checkpoints of exactly this instant."""
@@ -114,8 +115,39 @@ async def read_histories(reader: StateReader) -> list[SourceHistory]:
             history(by_name[name]).roots[name] = root
     for each in found.values():
         each.gaps = await reader.gaps(each.id)
+        each.replay_from_us = await _replay_from(reader, each)
         each.candidates = await _candidates(reader, each)
     return sorted(found.values(), key=lambda each: (each.name, each.id))
+
+
+async def _replay_from(reader: StateReader, history: SourceHistory) -> int:
+    """Return the instant from which on the journal that is left tells everything.
+
+    Segments may be left over from before that: another source needed them, or their removal was
+    interrupted. Nothing can be replayed from them any more.
+    """
+    first = next(iter(await reader.heads()), None)
+    if first is None or await _is_whole(reader, history):
+        return 0
+    good = [
+        root.at_us
+        for root in history.roots.values()
+        for mark in root.marks
+        if (position := JournalPosition(mark.epoch, mark.seq)) >= first.position
+        or follows(first.position, position)
+    ]
+    return min(good, default=retention.FOREVER_US)
+
+
+async def _is_whole(reader: StateReader, history: SourceHistory) -> bool:
+    """Say whether the first segments that are left are the source's first: their sums tell."""
+    with TreeState(history.id) as state:
+        for head in history.heads:
+            async for segment in reader.segments_of(head):
+                pass
+            if state.sums_checked:
+                return True
+    return not history.roots
 
 
 async def _candidates(reader: StateReader, history: SourceHistory) -> tuple[Candidate, ...]:

@@ -125,6 +125,8 @@ class Pipeline:
         self._clock = clock
         self._observer = observer
         self.budget = budget
+        self.backlog_bytes = 0  # durable here, not yet in the vault of record; told from outside
+        self.on_durable: Callable[[], None] = lambda: None  # something new is in the local vault
         self.packer = packer(self._publish_pack)
         self.intake: Channel[Job] = Channel(
             "read", items_max=INTAKE_ITEMS_MAX, bytes_max=INTAKE_ITEMS_MAX * BATCH_BYTES_MAX
@@ -416,6 +418,7 @@ class Pipeline:
         if result.puts:
             numbers = [put.number for put in result.puts]
             await self._catalog.write(self._journal.mark_put, numbers)
+            self.on_durable()
 
     async def _publish_pack(self, pack: EncodedObject) -> int:
         loop = asyncio.get_running_loop()
@@ -423,6 +426,7 @@ class Pipeline:
         await self._store.put(BlobName(pack.name), pack.data)
         number = await self._catalog.write(self._journal.add_pack, pack)
         self._observer.step("pack", loop.time() - started, len(pack.data), len(pack.data))
+        self.on_durable()
         return number
 
 

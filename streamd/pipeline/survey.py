@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
 from typing import Final
 
-from streamd.catalog.dirty import DirtyPlace
+from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import NodeRow, TreeLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
@@ -105,12 +105,20 @@ class Survey:
                     yield self._take()
                 if large is not None:
                     yield Finding(found=[large], expected_bytes=large.stat.size, is_large=True)
+        self._drop_former_roots()
         for start in range(0, len(self._gone), GONE_MAX):
             if not self._finding.is_empty:
                 yield self._take()
             self._finding.gone = self._gone[start : start + GONE_MAX]
         if not self._finding.is_empty:
             yield self._take()
+
+    def _drop_former_roots(self) -> None:
+        """In a scan: paths that were taken out of the configuration are no longer protected."""
+        if any(place.depth == Depth.SCAN for place in self._places):
+            root = self._lookup.root
+            former = self._lookup.children(root).keys() - set(self._source.roots)
+            self._gone.extend((root, name) for name in sorted(former))
 
     def _is_full(self) -> bool:
         finding = self._finding

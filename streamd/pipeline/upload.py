@@ -7,12 +7,12 @@ twice is harmless.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from streamd.catalog import objects
 from streamd.catalog.db import Catalog
 from streamd.catalog.objects import ObjectRow
+from streamd.effects import MICROSECONDS, Clock
 from streamd.errors import BlobConflict, BlobNotFound, PermanentError, StreamdError, TransientError
 from streamd.format.envelope import Kind
 from streamd.storage.port import BlobName, BlobStore
@@ -26,8 +26,8 @@ _BATCH: Final = 64
 class UploadObserver(Protocol):
     """Told how uploading goes."""
 
-    def uploaded(self, row: ObjectRow, seconds: float) -> None:
-        """An object arrived in the vault of record."""
+    def uploaded(self, row: ObjectRow, seconds: float, delays: dict[str, float]) -> None:
+        """An object arrived in the vault of record; for a segment, how long changes had waited."""
 
     def upload_failed(self, error: StreamdError) -> None:
         """Uploading pauses because of this; it goes on by itself when it can."""
@@ -42,13 +42,13 @@ class Uploader:
         local: BlobStore,
         remote: BlobStore,
         observer: UploadObserver,
-        on_uploaded: Callable[[], None],
+        clock: Clock,
     ) -> None:
         self._catalog = catalog
         self._local = local
         self._remote = remote
         self._observer = observer
-        self._on_uploaded = on_uploaded
+        self._clock = clock
         self._wake = (asyncio.Event(), asyncio.Event())
         self._busy: set[int] = set()
         self.state = "idle"
@@ -120,11 +120,12 @@ class Uploader:
             await asyncio.sleep(_PAUSE_SECONDS if isinstance(error, PermanentError) else 1.0)
             return
         self.state = "uploading"
-        await self._catalog.write(objects.mark_uploaded, row.number)
-        self._observer.uploaded(row, loop.time() - started)
+        waited = await self._catalog.write(objects.mark_uploaded, row.number)
+        now_us = self._clock.now_us()
+        delays = {name: max(now_us - at, 0) / MICROSECONDS for name, at in waited.items()}
+        self._observer.uploaded(row, loop.time() - started, delays)
         if row.kind == Kind.PACK:
             self._wake[0].set()
-        self._on_uploaded()
 
     async def _missing(self, row: ObjectRow) -> None:
         try:
@@ -136,4 +137,3 @@ class Uploader:
             await asyncio.sleep(_PAUSE_SECONDS)
         else:
             await self._catalog.write(objects.mark_uploaded, row.number)
-            self._on_uploaded()

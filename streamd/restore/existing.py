@@ -114,7 +114,9 @@ class Surveyor:
             shown = ", ".join(map(os.fsdecode, self._conflicts[:_SHOWN]))
             more = len(self._conflicts) - _SHOWN
             raise TargetConflict(f"in the way: {shown}" + (f" and {more} more" if more > 0 else ""))
-        mine = {(file.directory, temporary_name(file)) for file in self.survey.write if file.present}
+        mine = {
+            (file.directory, temporary_name(file)) for file in self.survey.write if file.present
+        }
         for number, names in self._names.items():
             litter = [(number, name) for name in names if name.startswith(TEMPORARY_PREFIX)]
             self.survey.litter.extend(each for each in litter if each not in mine)
@@ -207,12 +209,15 @@ class Surveyor:
                 return Verdict.EQUAL
         elif leader is None and self._is_equal(file, place, status):
             return Verdict.EQUAL
-        if self._rule is OnConflict.FAIL:
-            return Verdict.CONFLICT
-        if stat.S_ISDIR(status.st_mode):
+        if stat.S_ISDIR(status.st_mode) and self._rule is not OnConflict.FAIL:
             path = self._plan.source_path(place.directory, place.name)
             self._refuse(path, "a directory is in its place")
             return Verdict.SKIP
+        return self._ruling(file, status)
+
+    def _ruling(self, file: PlannedFile, status: os.stat_result) -> Verdict:
+        if self._rule is OnConflict.FAIL:
+            return Verdict.CONFLICT
         if self._rule is OnConflict.KEEP_BOTH:
             return Verdict.KEEP_BOTH
         newer = file.version.mtime_ns > status.st_mtime_ns

@@ -7,20 +7,20 @@ be damaged is looked for elsewhere in another round.
 """
 
 import asyncio
-import errno
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from functools import partial
+from typing import Final, NamedTuple, TypeVar
 
-from streamd.errors import BlobNotFound, DiskFull, VaultDamaged
+from streamd.errors import BlobNotFound, VaultDamaged
 from streamd.format.crypto import Buffer
 from streamd.format.frame import FrameRow
 from streamd.format.keys import Role
 from streamd.model.entry import EntryType
 from streamd.restore.plan import PlannedFile, Refused, RestorePlan
-from streamd.restore.target import Notes, Target
+from streamd.restore.target import Notes, Target, stop_if_full
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader, Holder, Place, ReadJob, spans
 from streamd.vault.parallel import OBJECT_FAULTS, first_error
@@ -28,8 +28,8 @@ from streamd.vault.parallel import OBJECT_FAULTS, first_error
 LOCAL_WORKERS: Final = 3  # more threads than processors wait for each other
 REMOTE_WORKERS: Final = 8  # ranges of at most 4 MiB in flight
 _PLAIN_BATCH: Final = 256
-_FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _NEW, _BEGUN, _DONE, _FAILED = range(4)
+T = TypeVar("T")
 
 
 class Progress(NamedTuple):
@@ -116,30 +116,225 @@ class Fetch:
         self,
         new_target: Callable[[], Target],
         progress: Callable[[Progress], None] = lambda _: None,
-    ) -> Notes:
+    ) -> list[Notes]:
         """Write everything. Raises DiskFull, KeyRejected, and what the store raises."""
-        targets = [
-            new_target() for _ in range(LOCAL_WORKERS if self._path_of else REMOTE_WORKERS)
-        ]
+        count = LOCAL_WORKERS if self._path_of else REMOTE_WORKERS
+        targets = [new_target() for _ in range(count)]
         try:
-            await self._each(targets, self._plain_batches(), self._run_plain, progress)
+            await _share(targets, self._plain_batches(), self._run_plain)
             wanted = set(self._wants)
             while wanted:
                 missing = await self._chunks.locate(wanted, Role.DATA)
                 self._refuse_all(missing)
                 faulty: set[bytes] = set()
-                jobs = iter(self._jobs(wanted - missing))
-
-                async def work(target: Target, job: _Job, faulty: set[bytes] = faulty) -> _Done:
-                    return await self._run_job(target, job, faulty)
-
-                await self._each(targets, jobs, work, progress)
+                run_job = partial(self._run_job, faulty, progress)
+                await _share(targets, iter(self._jobs(wanted - missing)), run_job)
                 wanted = faulty
-            self._abandon(targets[0])
+            self._drop_unfinished(targets[0])
         finally:
             for target in targets:
                 target.close()
-        return _merged(targets)
+        return [target.notes for target in targets]
 
-    async def _each[T](self, targets: Sequence[Target], jobs: Iterator[T], work, progress) -> None:
-        raise NotImplementedError
+    # -- on the loop -----------------------------------------------------------------------------
+
+    def _jobs(self, wanted: Iterable[bytes]) -> list[_Job]:
+        frames: dict[tuple[str, int], set[bytes]] = {}
+        chunks = list(wanted)
+        for chunk in chunks:
+            holder, row = self._chunks.place_of(chunk)
+            frames.setdefault((holder.name, row.first_chunk), set()).add(chunk)
+        return [
+            _Job(
+                read,
+                {
+                    row.first_chunk: frames[read.holder.name, row.first_chunk]
+                    for row in read.rows
+                    if (read.holder.name, row.first_chunk) in frames
+                },
+            )
+            for read in self._chunks.jobs(chunks)
+        ]
+
+    async def _run_job(
+        self,
+        faulty: set[bytes],
+        progress: Callable[[Progress], None],
+        target: Target,
+        job: _Job,
+    ) -> None:
+        try:
+            data = None if self._path_of else await self._chunks.read(job.read)
+            done = await _in_thread(partial(self._write_frames, target, job, data))
+        except OBJECT_FAULTS as error:
+            done = _Done([(row, str(error)) for row in job.read.rows], 0, 0)
+        for row, what in done.faults:
+            faulty |= job.wanted[row.first_chunk]
+            self._chunks.give_up(Place(job.read.holder, row), what)
+        self.result.read_bytes += job.read.size
+        self._count(done)
+        progress(self.progress())
+
+    async def _run_plain(self, target: Target, batch: Sequence[int]) -> None:
+        self._count(await _in_thread(partial(self._write_plain, target, batch)))
+
+    def _count(self, done: _Done) -> None:
+        self.result.file_count += done.files
+        self.result.written_bytes += done.written_bytes
+
+    def progress(self) -> Progress:
+        """Return how far it is."""
+        result = self.result
+        return Progress(result.file_count, len(self._files), result.written_bytes, self._total)
+
+    def _plain_batches(self) -> Iterator[list[int]]:
+        for start in range(0, len(self._plain), _PLAIN_BATCH):
+            yield self._plain[start : start + _PLAIN_BATCH]
+
+    def _refuse_all(self, missing: Iterable[bytes]) -> None:
+        for chunk in missing:
+            for number, _ in self._wants.get(chunk, ()):
+                self._refuse(number, "its content is damaged or missing in the vault")
+
+    # -- in worker threads -----------------------------------------------------------------------
+
+    def _write_plain(self, target: Target, batch: Sequence[int]) -> _Done:
+        count = 0
+        for number in batch:
+            file = self._files[number]
+            try:
+                if file.version.type != EntryType.REGULAR:
+                    target.write_node(file)
+                elif file.present is not None:
+                    target.finish(file)
+                else:
+                    target.write_file(file, ())
+            except OSError as error:
+                self._failed(number, error)
+                continue
+            self._state[number] = _DONE
+            count += 1
+        return _Done([], count, 0)
+
+    def _write_frames(self, target: Target, job: _Job, data: Buffer | None) -> _Done:
+        if data is None:
+            data = self._read_local(job.read)
+        faults, files, size = [], 0, 0
+        for row, plain in self._chunks.open_frames(job.read, data):
+            if isinstance(plain, VaultDamaged):
+                faults.append((row, str(plain)))
+                continue
+            wanted = job.wanted[row.first_chunk]
+            for number, pieces in self._pieces(job.read.holder, row, plain, wanted).items():
+                files += self._write_pieces(target, number, pieces)
+                size += sum(len(piece) for _, piece in pieces)
+        return _Done(faults, files, size)
+
+    def _read_local(self, job: ReadJob) -> bytes:
+        assert self._path_of is not None
+        name = job.holder.name
+        try:
+            handle = os.open(self._path_of(name), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                data = os.pread(handle, job.size, job.offset)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise BlobNotFound(f"{name}: {error.strerror}", name=name) from error
+        if len(data) != job.size:
+            raise VaultDamaged("the object is cut off")
+        return data
+
+    def _pieces(
+        self, holder: Holder, row: FrameRow, plain: Buffer, wanted: set[bytes]
+    ) -> dict[int, list[tuple[int, memoryview]]]:
+        """Return what a frame gives to which file: number -> [(offset in the file, bytes)]."""
+        view, found = memoryview(plain), dict[int, list[tuple[int, memoryview]]]()
+        for chunk, at, size in spans(holder, row):
+            if chunk not in wanted:
+                continue
+            wanted.discard(chunk)  # a frame may hold it twice; once is enough
+            piece = view[at : at + size]
+            for number, offset in self._wants[chunk]:
+                found.setdefault(number, []).append((offset, piece))
+        return found
+
+    def _write_pieces(
+        self, target: Target, number: int, pieces: list[tuple[int, memoryview]]
+    ) -> int:
+        """Write pieces of a file; return 1 if it is complete now."""
+        file = self._files[number]
+        if self._state[number] == _FAILED:
+            return 0
+        pieces.sort(key=_offset)
+        try:
+            if self._state[number] == _NEW and self._pending[number] == len(pieces):
+                target.write_file(file, pieces)
+                self._state[number] = _DONE
+                return 1
+            with self._lock:
+                if self._state[number] == _NEW:
+                    target.begin(file)
+                    self._state[number] = _BEGUN
+            target.write_part(file, pieces)
+            with self._lock:
+                self._pending[number] -= len(pieces)
+                is_last = self._pending[number] == 0
+            if is_last:
+                target.finish(file)
+                self._state[number] = _DONE
+        except OSError as error:
+            self._failed(number, error)
+            return 0
+        return int(is_last)
+
+    def _failed(self, number: int, error: OSError) -> None:
+        stop_if_full(error)
+        self._refuse(number, str(error.strerror))
+
+    def _refuse(self, number: int, reason: str) -> None:
+        with self._lock:
+            if self._state[number] == _FAILED:
+                return
+            self._state[number] = _FAILED
+        file = self._files[number]
+        path = self._plan.source_path(file.directory, file.name)
+        self.result.refused.append(Refused(path, reason))
+
+    def _drop_unfinished(self, target: Target) -> None:
+        for number, state in enumerate(self._state):
+            if state in {_BEGUN, _FAILED}:
+                target.abandon(self._files[number])
+
+    def finished(self) -> Iterator[PlannedFile]:
+        """Yield the files that are complete."""
+        for file, state in zip(self._files, self._state, strict=True):
+            if state == _DONE:
+                yield file
+
+
+def _offset(piece: tuple[int, memoryview]) -> int:
+    return piece[0]
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    return await asyncio.get_running_loop().run_in_executor(None, work)
+
+
+async def _share(
+    targets: Sequence[Target],
+    jobs: Iterator[T],
+    work: Callable[[Target, T], Awaitable[None]],
+) -> None:
+    """Let one worker for each target take jobs until there are none."""
+
+    async def worker(target: Target) -> None:
+        for job in jobs:  # taken between awaits: nobody else can take the same
+            await work(target, job)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for number, target in enumerate(targets):
+                group.create_task(worker(target), name=f"restore:{number}")
+    except BaseExceptionGroup as errors:
+        raise first_error(errors) from errors

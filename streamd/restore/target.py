@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamd.errors import DiskFull
 from streamd.model.entry import EntryType, FileVersion
 from streamd.restore.plan import TEMPORARY_PREFIX, PlannedFile, PlannedLink, RestorePlan
 
@@ -48,6 +49,18 @@ class Notes:
         self.counts[reason] = self.counts.get(reason, 0) + 1
         self.first.setdefault(reason, path)
 
+    def merge(self, other: "Notes") -> None:
+        """Count those of another writer too."""
+        for reason, count in other.counts.items():
+            self.counts[reason] = self.counts.get(reason, 0) + count
+            self.first.setdefault(reason, other.first[reason])
+
+
+def stop_if_full(error: OSError) -> None:
+    """Raise DiskFull if `error` says that no further write can succeed."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        raise DiskFull("the target is full", path="the restore target") from error
+
 
 def rename_free(old: bytes, new: bytes, directory: int) -> None:
     """Rename within a directory; FileExistsError if `new` is taken."""
@@ -65,7 +78,7 @@ class Target:
     """One writer's view of the target. Blocking; one thread at a time; several may exist."""
 
     def __init__(self, root: int, plan: RestorePlan, *, privileged: bool) -> None:
-        self._root = root
+        self.root = root
         self._plan = plan
         self._privileged = privileged
         self._open: OrderedDict[int, int] = OrderedDict()
@@ -82,7 +95,7 @@ class Target:
     def directory(self, number: int) -> int:
         """Return a descriptor of a planned directory, good until the next call. OSError."""
         if number == 0:
-            return self._root
+            return self.root
         handle = self._open.get(number)
         if handle is not None:
             self._open.move_to_end(number)
@@ -91,7 +104,7 @@ class Target:
         while number and number not in self._open:
             missing.append(number)
             number = directories[number].parent
-        handle = self._open[number] if number else self._root
+        handle = self._open[number] if number else self.root
         if number:
             self._open.move_to_end(number)
         for each in reversed(missing):

@@ -5,11 +5,21 @@ creating leaves nothing that looks like a vault. Opening checks the configuratio
 against the admin key that the host's key file pins, so a vault cannot be swapped for another.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeVar
 
 from streamd.effects import MICROSECONDS, Clock, Entropy
-from streamd.errors import BlobNotFound, KeyFileInvalid, KeyRejected, VaultExists, VaultMissing
+from streamd.errors import (
+    BlobNotFound,
+    KeyFileInvalid,
+    KeyRejected,
+    StreamdError,
+    VaultDamaged,
+    VaultExists,
+    VaultMissing,
+)
 from streamd.format import crypto, keys, layout, ring
 from streamd.format.crypto import Kem
 from streamd.format.envelope import MAJOR, KeySigner
@@ -26,6 +36,8 @@ from streamd.format.vault_config import (
 )
 from streamd.model.ids import ID_SIZE, DomainId, VaultId, WriterId, from_text, to_text
 from streamd.storage.port import BlobName, BlobStore
+
+T = TypeVar("T", VaultConfig, Certificate)
 
 README_TEXT = """This is a vault of streamd: continuous, encrypted, deduplicated protection of
 files.
@@ -165,7 +177,8 @@ async def open_vault(store: BlobStore, host_key: HostKey, *, url: str = "") -> V
     names = [info.name async for info in store.scan(layout.CONFIG_PREFIX)]
     if not names:
         raise VaultMissing(f"there is no vault at {url or 'this place'}", url=url)
-    config = decode_signed(await store.get(max(names)), host_key.public.admin, VaultConfig)
+    admin = host_key.public.admin
+    config = await _newest(store, names, admin, VaultConfig, layout.config_name)
     if config.id != to_text(host_key.vault):
         raise KeyFileInvalid("the key file belongs to another vault", path="vault.key_file")
     check_supported(config, config.features.read)
@@ -176,12 +189,42 @@ async def open_vault(store: BlobStore, host_key: HostKey, *, url: str = "") -> V
     return Vault(store, KeyChain(host_key), config, verify_keys)
 
 
+async def _newest(
+    store: BlobStore,
+    names: Sequence[BlobName],
+    admin: bytes,
+    kind: type[T],
+    name_of: Callable[[int], str],
+) -> T:
+    """Return the highest-numbered document that the admin signed for that very name.
+
+    Anybody who can add an object can add one with a higher number: what does not verify is passed
+    over. Raises the first failure if none does.
+    """
+    failure: StreamdError | None = None
+    for name in sorted(names, reverse=True):
+        try:
+            document = decode_signed(await store.get(name), admin, kind)
+        except (VaultDamaged, BlobNotFound) as error:
+            failure = failure or error
+            continue
+        if name_of(document.number) == name:
+            return document
+        failure = failure or VaultDamaged(f"{name} stands under another document's name")
+    raise failure or BlobNotFound("a signed document is missing", name=name_of(0))
+
+
 async def _verify_key(store: BlobStore, writer: WriterId, host_key: HostKey) -> bytes:
     names = [info.name async for info in store.scan(layout.certificate_prefix(writer))]
-    if not names:
-        raise BlobNotFound("a writer has no certificate", name=layout.certificate_prefix(writer))
-    certificate = decode_signed(await store.get(max(names)), host_key.public.admin, Certificate)
-    if certificate.writer != to_text(writer) or certificate.vault != to_text(host_key.vault):
+    certificate = await _newest(
+        store,
+        names,
+        host_key.public.admin,
+        Certificate,
+        lambda number: layout.certificate_name(writer, number),
+    )
+    expected = (to_text(writer), to_text(host_key.domain), to_text(host_key.vault))
+    if (certificate.writer, certificate.domain, certificate.vault) != expected:
         raise KeyRejected("a certificate stands under another writer's name")
     return bytes.fromhex(certificate.public)
 
