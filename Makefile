@@ -9,7 +9,7 @@ SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt check cover test run bench docs sim integration system clean
+.PHONY: setup fmt static check cover test run bench docs sim integration system clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -21,11 +21,13 @@ fmt: setup                         ## format, and mend what can be mended safely
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-check: setup                       ## static checks and quick tests: under a minute, no network
+static: setup                      ## style, types, layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+check: static                      ## static checks and quick tests: under a minute, no network
 	$(BIN)/pytest -q -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
 
 cover: setup                       ## every branch of the pure core is run by a quick test
@@ -34,8 +36,7 @@ cover: setup                       ## every branch of the pure core is run by a 
 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
-	$(MAKE) --no-print-directory check
-	$(MAKE) --no-print-directory cover
+	$(MAKE) --no-print-directory static cover
 	$(BIN)/pytest
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours

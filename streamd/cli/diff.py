@@ -135,7 +135,6 @@ class _Differences:
     gone: dict[Key, Dirent] = field(default_factory=dict)  # what stood there before
     came: dict[Key, Dirent] = field(default_factory=dict)  # what stands there now
     versions: set[int] = field(default_factory=set)  # files whose version differs
-    moved: set[int] = field(default_factory=set)  # files that have another name
 
 
 def compare(old: TreeState, new: TreeState, below: bytes = b"") -> list[Change]:
@@ -191,32 +190,35 @@ def _entries(
     old: TreeState, new: TreeState, found: _Differences, before: "_Names", after: "_Names"
 ) -> Iterator[Change]:
     """Yield what came, went, moved, or became another file under its name."""
-    origins: dict[int, list[Key]] = {}
-    for place, dirent in found.gone.items():
-        if place not in found.came or found.came[place].fid != dirent.fid:
-            origins.setdefault(dirent.fid, []).append(place)
-    moved: set[Key] = set()  # places whose file is somewhere else now
-    for place, dirent in found.came.items():
-        if origins.get(dirent.fid):
-            origin = origins[dirent.fid].pop()
-            moved.add(origin)
-            what = _what(old, new, dirent.fid, dirent.fid)
-            yield Change(after.path(place), "R", before.path(origin), what)
-            found.moved.add(dirent.fid)
+    moved = _moves(found)
+    left = set(moved.values())  # places whose file is somewhere else now
     for place, dirent in found.came.items():
         path, stood = after.path(place), found.gone.get(place)
-        if dirent.fid in found.moved:
-            continue
-        if stood is None or place in moved:
+        if place in moved:
+            what = _what(old, new, dirent.fid, dirent.fid)
+            yield Change(path, "R", before.path(moved[place]), what)
+        elif stood is None or place in left:
             yield Change(path, "+", path)
         elif stood.type != dirent.type:
             yield Change(path, "T", path)
         elif what := _what(old, new, stood.fid, dirent.fid):
             yield Change(path, "M", path, what)
-    for place in found.gone:
-        if place not in found.came and place not in moved:
-            path = before.path(place)
-            yield Change(path, "-", path)
+    for place in found.gone.keys() - found.came.keys() - left:
+        path = before.path(place)
+        yield Change(path, "-", path)
+
+
+def _moves(found: _Differences) -> dict[Key, Key]:
+    """Return where the files that have a new name in place of an old one were: {new: old}."""
+    origins: dict[int, list[Key]] = {}
+    for place, dirent in found.gone.items():
+        if place not in found.came or found.came[place].fid != dirent.fid:
+            origins.setdefault(dirent.fid, []).append(place)
+    return {
+        place: origins[dirent.fid].pop()
+        for place, dirent in found.came.items()
+        if origins.get(dirent.fid)
+    }
 
 
 def _modified(

@@ -40,7 +40,9 @@ async def steps(
     reader: StateReader, source: str, *, damage: list[str]
 ) -> AsyncIterator[Kept | Commit]:
     """Yield the history of a source, oldest first; unreadable checkpoints are noted in `damage`."""
-    kept = _needed(await reader.heads(), await reader.checkpoints(source))
+    rows = _needed(await reader.heads(), await reader.checkpoints(source))
+    kept = _readable(reader, rows, damage)
+    state = await anext(kept, None)
     commit: Commit | None = None
     async for at_us, record in reader.changes(source, _BEGINNING_US, LATEST_US):
         if commit is not None and commit.at_us == at_us:
@@ -48,24 +50,27 @@ async def steps(
             continue
         if commit is not None:
             yield commit
-        while kept and kept[0].at_ms * _MS_US < at_us - _MS_US:
-            if found := await _read(reader, kept.pop(0), damage):
-                yield found
+        while state is not None and state.at_us < at_us:
+            yield state
+            state = await anext(kept, None)
         commit = Commit(at_us, [record])
     if commit is not None:
         yield commit
-    for row in kept:
-        if found := await _read(reader, row, damage):
-            yield found
+    while state is not None:
+        yield state
+        state = await anext(kept, None)
 
 
-async def _read(reader: StateReader, row: CheckpointRow, damage: list[str]) -> Kept | None:
-    try:
-        root = await reader.read_checkpoint(row.name)
-    except OBJECT_FAULTS as error:
-        damage.append(f"{row.name}: {error}")
-        return None
-    return Kept(root.at_us, root)
+async def _readable(
+    reader: StateReader, rows: list[CheckpointRow], damage: list[str]
+) -> AsyncIterator[Kept]:
+    for row in rows:
+        try:
+            root = await reader.read_checkpoint(row.name)
+        except OBJECT_FAULTS as error:
+            damage.append(f"{row.name}: {error}")
+        else:
+            yield Kept(root.at_us, root)
 
 
 def _needed(heads: list[SegmentHead], rows: list[CheckpointRow]) -> list[CheckpointRow]:

@@ -11,14 +11,23 @@ from typing import Final
 
 from streamd.errors import NotFound
 from streamd.format.checkpoint import CheckpointRoot
+from streamd.format.layout import JournalPosition
+from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.model.ids import SourceId, to_text
 from streamd.model.record import Gap
 from streamd.policy import retention
 from streamd.policy.retention import Candidate, Decision, Rule
 from streamd.storage.port import BlobName
-from streamd.vault.journal_reader import Damage, SegmentHead
-from streamd.vault.parallel import in_waves
+from streamd.vault.journal_reader import (
+    Damage,
+    JournalReader,
+    SegmentHead,
+    SegmentRow,
+    follows,
+)
+from streamd.vault.parallel import OBJECT_FAULTS, in_waves
 from streamd.vault.state_reader import StateReader
+from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
 
 _WIDTH: Final = 16
@@ -95,7 +104,7 @@ class SourceHistory:
         return [name for name, root in self.roots.items() if root.at_us == at_us]
 
 
-async def read_histories(reader: StateReader) -> list[SourceHistory]:
+async def read_histories(vault: Vault, reader: StateReader) -> list[SourceHistory]:
     """Return the history of every source of the domain, also of those without a readable name."""
     found: dict[SourceId, SourceHistory] = {}
     names = {summary.id: summary.info.name for summary in await reader.sources()}
@@ -115,19 +124,19 @@ async def read_histories(reader: StateReader) -> list[SourceHistory]:
             history(by_name[name]).roots[name] = root
     for each in found.values():
         each.gaps = await reader.gaps(each.id)
-        each.replay_from_us = await _replay_from(reader, each)
+        each.replay_from_us = await _replay_from(vault, reader, each)
         each.candidates = await _candidates(reader, each)
     return sorted(found.values(), key=lambda each: (each.name, each.id))
 
 
-async def _replay_from(reader: StateReader, history: SourceHistory) -> int:
+async def _replay_from(vault: Vault, reader: StateReader, history: SourceHistory) -> int:
     """Return the instant from which on the journal that is left tells everything.
 
     Segments may be left over from before that: another source needed them, or their removal was
     interrupted. Nothing can be replayed from them any more.
     """
     first = next(iter(await reader.heads()), None)
-    if first is None or await _is_whole(reader, history):
+    if first is None or await _is_whole(vault, first, history):
         return 0
     good = [
         root.at_us
@@ -139,20 +148,41 @@ async def _replay_from(reader: StateReader, history: SourceHistory) -> int:
     return min(good, default=retention.FOREVER_US)
 
 
-async def _is_whole(reader: StateReader, history: SourceHistory) -> bool:
-    """Say whether the first segments that are left are the source's first: their sums tell."""
+async def _is_whole(vault: Vault, first: SegmentHead, history: SourceHistory) -> bool:
+    """Say whether the journal has the source's beginning.
+
+    It has if it has its own beginning. Otherwise the state sums tell: a replay from nothing agrees
+    with the first of them only if nothing came before.
+    """
+    try:
+        if (await _read(vault, first)).previous == FIRST_PREVIOUS:
+            return True
+        return await _agrees_from_nothing(vault, history)
+    except OBJECT_FAULTS:
+        return False
+
+
+async def _agrees_from_nothing(vault: Vault, history: SourceHistory) -> bool:
     with TreeState(history.id) as state:
         for head in history.heads:
-            async for segment in reader.segments_of(head):
-                pass
+            segment = await _read(vault, head)
+            number = segment.sources.index(history.id)
+            records = segment.records(vault.keys.secret_for)
+            state.apply(record for record in records if record.source_ix == number)
             if state.sums_checked:
                 return True
-    return not history.roots
+    return False
+
+
+async def _read(vault: Vault, head: SegmentHead) -> Segment:
+    row = SegmentRow(head.position, head.name, head.size_bytes)
+    return await JournalReader(vault, head.writer).read_segment(row)
 
 
 async def _candidates(reader: StateReader, history: SourceHistory) -> tuple[Candidate, ...]:
     checkpoints = {root.at_us for root in history.roots.values()}
-    instants = sorted({head.end_us for head in history.heads} | checkpoints)
+    replayed = {head.end_us for head in history.heads if head.end_us >= history.replay_from_us}
+    instants = sorted(replayed | checkpoints)
     labels: dict[int, str] = {}
     holds: dict[int, int] = {}
     for marked_us, mark in await reader.marks(history.id):
@@ -217,7 +247,7 @@ async def recovery_points(
     vault: Vault, source: str, rule: Rule, *, now_us: int, timezone: str = "UTC"
 ) -> PointReport:
     """Return the recovery points of the source called `source`. Raises NotFound."""
-    histories = await read_histories(StateReader(vault))
+    histories = await read_histories(vault, StateReader(vault))
     for history in histories:
         if history.name == source:
             decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)

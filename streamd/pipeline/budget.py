@@ -6,19 +6,25 @@ so that bulk work that waits for a slow destination never holds them up.
 """
 
 import asyncio
+from collections import deque
 from typing import Final
 
 LIVE_SHARE: Final = 4  # a quarter of the budget is for live changes only
 
 
 class Budget:
-    """A counting semaphore in bytes. An item larger than the whole budget may run alone."""
+    """A counting semaphore in bytes, first come first served within live and within bulk.
+
+    The order matters: batches are committed in order, so a batch that waits for memory must not be
+    overtaken by later ones that then hold the memory while they wait for it. An item larger than
+    the whole budget may run alone.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self.blocked_seconds = 0.0
-        self._changed = asyncio.Event()
+        self._queues: tuple[deque[tuple[int, asyncio.Future[None]]], ...] = (deque(), deque())
 
     def _fits(self, size: int, *, live: bool) -> bool:
         limit = self.limit_bytes if live else self.limit_bytes - self.limit_bytes // LIVE_SHARE
@@ -26,20 +32,39 @@ class Budget:
 
     async def take(self, size: int, *, live: bool) -> None:
         """Wait until `size` bytes may be used."""
-        if not self._fits(size, live=live):
-            loop = asyncio.get_running_loop()
-            started = loop.time()
-            while not self._fits(size, live=live):
-                self._changed.clear()
-                await self._changed.wait()
+        queue = self._queues[0 if live else 1]
+        if not queue and self._fits(size, live=live):
+            self.used_bytes += size
+            return
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        turn: asyncio.Future[None] = loop.create_future()
+        queue.append((size, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(size)  # granted in the same moment
+            else:
+                queue.remove((size, turn))
+                self._grant()
+            raise
+        finally:
             self.blocked_seconds += loop.time() - started
-        self.used_bytes += size
+
+    def _grant(self) -> None:
+        """Give what is free to those who wait, live ones first."""
+        for live, queue in zip((True, False), self._queues, strict=True):
+            while queue and self._fits(queue[0][0], live=live):
+                size, turn = queue.popleft()
+                self.used_bytes += size
+                turn.set_result(None)
 
     def adjust(self, old: int, new: int) -> int:
         """Turn a holding of `old` bytes into one of `new`; returns `new`. Never waits."""
         self.used_bytes += new - old
         if new < old:
-            self._changed.set()
+            self._grant()
         return new
 
     def give_back(self, size: int) -> None:

@@ -26,7 +26,7 @@ from streamd.format.keys import Role
 from streamd.format.pack import EncodedObject
 from streamd.model.record import Gap, Mark
 from streamd.pipeline.budget import Budget
-from streamd.pipeline.channel import LIVE, Channel, Closed
+from streamd.pipeline.channel import BULK, LIVE, Channel, Closed
 from streamd.pipeline.commit import CommitResult, Entry, Journal, SourceIdentity
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found, Ready
@@ -36,7 +36,7 @@ from streamd.pipeline.survey import InFlight
 from streamd.sources.port import Piece, ReadRequest, ReadResult, Source
 from streamd.storage.port import BlobName, BlobStore
 
-WORKERS: Final = 3
+WORKERS: Final = 4  # the first takes live changes only, so large files never hold those up
 INTAKE_ITEMS_MAX: Final = 16
 COMMIT_BATCHES_MAX: Final = 64
 COMMIT_INTENTS_MAX: Final = 8192
@@ -185,7 +185,8 @@ class Pipeline:
             committing = group.create_task(self._commit_loop(), name="commit")
             async with asyncio.TaskGroup() as workers:
                 for number in range(WORKERS):
-                    workers.create_task(self._work(), name=f"capture.{number}")
+                    lanes = (LIVE,) if number == 0 else (LIVE, BULK)
+                    workers.create_task(self._work(lanes), name=f"capture.{number}")
             await self.packer.flush()
             await self._idle.wait()
             self.packer.full.close()
@@ -196,10 +197,10 @@ class Pipeline:
         self.intake.close()
         await self.packer.flush()
 
-    async def _work(self) -> None:
+    async def _work(self, lanes: tuple[int, ...]) -> None:
         while True:
             try:
-                job = await self.intake.receive()
+                job = await self.intake.receive(lanes)
             except Closed:
                 return
             is_live = job.lane[1] == LIVE

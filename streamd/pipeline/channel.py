@@ -71,10 +71,10 @@ class Channel(Generic[T]):
         self._closed = True
         self._readable.set()
 
-    async def receive(self) -> T:
-        """Return the next item, lane LIVE first. Raises Closed at the end."""
+    async def receive(self, lanes: tuple[int, ...] = (LIVE, BULK)) -> T:
+        """Return the next item of `lanes`, the first lane first. Raises Closed at the end."""
         while True:
-            for lane in range(LANES):
+            for lane in lanes:
                 if self._lanes[lane]:
                     item, size = self._lanes[lane].popleft()
                     self._bytes[lane] -= size

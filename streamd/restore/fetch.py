@@ -25,9 +25,10 @@ from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader, Holder, Place, ReadJob, spans
 from streamd.vault.parallel import OBJECT_FAULTS, first_error
 
-LOCAL_WORKERS: Final = 3  # more threads than processors wait for each other
+LOCAL_WORKERS: Final = 2  # small files: more only wait for each other in the kernel
 REMOTE_WORKERS: Final = 8  # ranges of at most 4 MiB in flight
 _PLAIN_BATCH: Final = 256
+_LOST: Final = "its content is damaged or missing in the vault"
 _NEW, _BEGUN, _DONE, _FAILED = range(4)
 T = TypeVar("T")
 
@@ -194,7 +195,7 @@ class Fetch:
     def _refuse_all(self, missing: Iterable[bytes]) -> None:
         for chunk in missing:
             for number, _ in self._wants.get(chunk, ()):
-                self._refuse(number, "its content is damaged or missing in the vault")
+                self._refuse(number, _LOST, is_damage=True)
 
     # -- in worker threads -----------------------------------------------------------------------
 
@@ -292,14 +293,14 @@ class Fetch:
         stop_if_full(error)
         self._refuse(number, str(error.strerror))
 
-    def _refuse(self, number: int, reason: str) -> None:
+    def _refuse(self, number: int, reason: str, *, is_damage: bool = False) -> None:
         with self._lock:
             if self._state[number] == _FAILED:
                 return
             self._state[number] = _FAILED
         file = self._files[number]
         path = self._plan.source_path(file.directory, file.name)
-        self.result.refused.append(Refused(path, reason))
+        self.result.refused.append(Refused(path, reason, is_damage))
 
     def _drop_unfinished(self, target: Target) -> None:
         for number, state in enumerate(self._state):

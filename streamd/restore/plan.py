@@ -38,6 +38,7 @@ class Refused:
 
     path: bytes
     reason: str
+    is_damage: bool = False  # the vault is at fault, not the target
 
 
 @dataclass(slots=True, eq=False)

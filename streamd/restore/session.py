@@ -66,13 +66,14 @@ class RestoreReport:
     verified_count: int = 0
     refused: list[Refused] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
-    damage: list[Damage] = field(default_factory=list)
+    damage: list[Damage] = field(default_factory=list)  # met on the way, harmful or not
+    is_journal_damaged: bool = False  # so that the state itself may lack something
     seconds: float = 0.0
 
     @property
-    def is_complete(self) -> bool:
-        """Whether everything that was asked for is there now."""
-        return not self.refused and not self.damage
+    def is_damaged(self) -> bool:
+        """Whether something could not be had because the vault is damaged."""
+        return self.is_journal_damaged or any(each.is_damage for each in self.refused)
 
 
 class RestoreSession:
@@ -85,12 +86,13 @@ class RestoreSession:
         *,
         clock: Clock,
         progress: Callable[[Progress], None] = lambda _: None,
+        states: StateReader | None = None,
     ) -> None:
         self._vault = vault
         self._request = request
         self._clock = clock
         self._progress = progress
-        self._states = StateReader(vault)
+        self._states = states or StateReader(vault)
         self._chunks = self._states.chunks
         self._privileged = os.geteuid() == 0
         self.report = RestoreReport(dry_run=request.dry_run)
@@ -138,6 +140,8 @@ class RestoreSession:
                 report = self.report
                 report.at_us[selection.source] = state.at_us
                 report.damage.extend(state.damage)
+                if state.damage and not state.is_exact:
+                    report.is_journal_damaged = True
                 if state.note:
                     report.remarks.append(f"{selection.source}: {state.note}")
                 paths = [absolute_path(state, path) for path in selection.paths]
@@ -165,7 +169,7 @@ class RestoreSession:
                 file.runs = await self._chunks.expand(file.version)
             except VaultDamaged as error:
                 path = plan.source_path(file.directory, file.name)
-                plan.refused.append(Refused(path, str(error)))
+                plan.refused.append(Refused(path, str(error), is_damage=True))
 
     def _survey(self, plan: RestorePlan, root: int | None) -> Survey:
         target = Target(root if root is not None else -1, plan, privileged=self._privileged)
@@ -284,7 +288,8 @@ class RestoreSession:
                 finally:
                     os.close(handle)
                 if bad is not None or size != file.version.size:
-                    plan.refused.append(Refused(path, "reads back differently from the target"))
+                    what = "reads back differently from the target"
+                    plan.refused.append(Refused(path, what, is_damage=True))
                 else:
                     self.report.verified_count += 1
 

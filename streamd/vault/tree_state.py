@@ -287,6 +287,11 @@ class TreeState:
             stack.extend(reversed(below))
 
 
+def decode_version(value: bytes) -> FileVersion:
+    """Parse a stored version. Raises VaultDamaged."""
+    return wire.decode(_VERSION, value, "a file version")
+
+
 def _checked(fid: int) -> Fid:
     if not 0 <= fid < _FID_MAX:
         raise VaultDamaged("a file has an impossible number")

@@ -1,0 +1,425 @@
+"""A retention run: decide which points stay, make them independent of the journal, drop the rest.
+
+    1  finish or cancel what an interrupted run left
+    2  decide, per source, which points are kept (policy.retention)
+    3  every kept point outside the continuous window gets a checkpoint, read back and compared
+    4  the prefix of the journal that no source replays from, and checkpoints of no kept point, go
+    5  collect what nothing refers to any more (maintenance.collect)
+
+Step 3 ends before anything is condemned; a crash anywhere leaves every kept point restorable.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from streamd.catalog import objects
+from streamd.catalog.db import Catalog, get_bytes, put_value
+from streamd.catalog.objects import ObjectState
+from streamd.errors import NotFound, PolicyRefused, VaultDamaged
+from streamd.format import layout
+from streamd.format.checkpoint import JournalMark
+from streamd.maintenance.checkpointing import checkpoint_replayed, publish_root, replay
+from streamd.maintenance.collect import (
+    Collector,
+    Doomed,
+    KnownObject,
+    Outcome,
+    Progress,
+    Quiesce,
+    known_objects,
+    newest_number,
+)
+from streamd.maintenance.cut import (
+    Verdict,
+    choose_cut,
+    moved_on,
+    roots_to_drop,
+    roots_to_move_on,
+)
+from streamd.maintenance.generations import Generations
+from streamd.maintenance.live import LiveSet
+from streamd.maintenance.points import PointReport, SourceHistory, read_histories, report_on
+from streamd.maintenance.recheck import read_fresh_segments, segments_are_put
+from streamd.maintenance.site import Site
+from streamd.model.ids import SourceId
+from streamd.model.record import StateSum
+from streamd.policy import retention
+from streamd.policy.retention import Rule
+from streamd.storage.port import BlobName
+from streamd.vault.chunk_reader import ChunkReader
+from streamd.vault.journal_reader import Damage, JournalReader, SegmentHead, SegmentRow
+from streamd.vault.state_reader import StateReader
+from streamd.vault.vault import Vault
+
+_RULES: Final = "retention_rules"  # in table meta: the rules of the last run, by source
+_POLL_SECONDS: Final = 0.2
+_Rules = dict[str, dict[str, int]]
+_DECODER: Final = msgspec.msgpack.Decoder(_Rules)
+Rules = Mapping[str, Rule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionPlan:
+    """What a run would do."""
+
+    points: tuple[PointReport, ...]
+    losses: dict[str, float]  # share of the points that a changed rule would drop, by source
+    segment_count: int  # leading segments of the journal that would go
+    segment_bytes: int
+    checkpoint_count: int  # checkpoints of points that are not kept
+
+    @property
+    def refused(self) -> tuple[str, ...]:
+        """Sources whose changed rule drops so much that it has to be accepted."""
+        return tuple(name for name, loss in self.losses.items() if loss > retention.LOSS_RATIO_MAX)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetentionReport:
+    """What a run did. `points` is as decided at its beginning: what is not kept has expired."""
+
+    points: tuple[PointReport, ...]
+    checkpoints_written: int = 0
+    deleted_objects: int = 0
+    cancelled_objects: int = 0
+    reclaimed_bytes: int = 0
+    moved_bytes: int = 0
+    is_postponed: bool = False  # the vault of record is behind: the next run goes on
+    damage: tuple[Damage, ...] = ()
+
+    @property
+    def expired_count(self) -> int:
+        """How many points were dropped; 0 while they have to wait."""
+        return 0 if self.is_postponed else sum(one.overdue_count for one in self.points)
+
+
+def rules_in_force(catalog: Catalog) -> dict[str, Rule]:
+    """Return the rules that the last run went by."""
+    with catalog.reader() as connection:
+        stored = get_bytes(connection, _RULES)
+    found = _DECODER.decode(stored) if stored else {}
+    return {name: Rule(**fields) for name, fields in found.items()}
+
+
+def _encoded(rules: Rules) -> bytes:
+    return msgspec.msgpack.encode({name: msgspec.to_builtins(rule) for name, rule in rules.items()})
+
+
+# -- deciding --------------------------------------------------------------------------------------
+
+
+def _judge(
+    histories: Sequence[SourceHistory],
+    rules: Rules,
+    default: Rule,
+    *,
+    now_us: int,
+    timezone: str,
+    only: str | None,
+) -> list[Verdict]:
+    """Return a verdict for each source; one without a name, or not asked for, keeps everything."""
+    if only is not None and only not in {each.name for each in histories}:
+        raise NotFound(f'there is no source "{only}" in the vault')
+    verdicts = []
+    for history in histories:
+        if not history.name or (only is not None and history.name != only):
+            verdicts.append(Verdict(history))
+            continue
+        rule = rules.get(history.name, default)
+        decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)
+        verdicts.append(Verdict(history, rule, decisions, now_us))
+    return verdicts
+
+
+def _losses(
+    verdicts: Sequence[Verdict], old_rules: Rules, *, now_us: int, timezone: str
+) -> dict[str, float]:
+    losses = {}
+    for verdict in verdicts:
+        old = old_rules.get(verdict.history.name)
+        if verdict.rule is not None and old is not None and old != verdict.rule:
+            losses[verdict.history.name] = retention.loss_ratio(
+                verdict.history.candidates, old, verdict.rule, now_us=now_us, timezone=timezone
+            )
+    return losses
+
+
+def _reports(verdicts: Sequence[Verdict]) -> tuple[PointReport, ...]:
+    return tuple(
+        report_on(verdict.history, verdict.decisions, verdict.rule, verdict.now_us)
+        for verdict in verdicts
+        if verdict.rule is not None
+    )
+
+
+async def plan(
+    vault: Vault,
+    rules: Rules,
+    *,
+    default: Rule,
+    now_us: int,
+    timezone: str = "UTC",
+    only: str | None = None,
+    old_rules: Rules | None = None,
+) -> RetentionPlan:
+    """Return what `run` would keep and drop, and why. Changes nothing. Raises NotFound."""
+    reader = StateReader(vault)
+    histories = await read_histories(vault, reader)
+    verdicts = _judge(histories, rules, default, now_us=now_us, timezone=timezone, only=only)
+    cut = choose_cut(await reader.heads(), verdicts)
+    return RetentionPlan(
+        points=_reports(verdicts),
+        losses=_losses(verdicts, old_rules or {}, now_us=now_us, timezone=timezone),
+        segment_count=len(cut),
+        segment_bytes=sum(head.size_bytes for head in cut),
+        checkpoint_count=len(roots_to_drop(verdicts)),
+    )
+
+
+# -- running ---------------------------------------------------------------------------------------
+
+
+async def _nothing_in_flight() -> None:
+    """There is no pipeline beside us."""
+
+
+def _silent(step: str, done: int, of: int) -> None:
+    del step, done, of
+
+
+async def run(
+    site: Site,
+    rules: Rules,
+    *,
+    default: Rule,
+    quiesce: Quiesce = _nothing_in_flight,
+    timezone: str = "UTC",
+    only: str | None = None,
+    accept_loss: bool = False,
+    upload_patience_seconds: float = 60.0,
+    progress: Progress = _silent,
+) -> RetentionReport:
+    """Enforce the rules; `default` is that of sources that `rules` does not name.
+
+    `quiesce` returns when every batch that capture began before the call is committed or dropped.
+    Raises NotFound, PolicyRefused if a changed rule drops too much, and VaultDamaged if something
+    that is needed cannot be read: then nothing was deleted.
+    """
+    one = _Run(site, quiesce, upload_patience_seconds, progress)
+    return await one.run(rules, default, timezone=timezone, only=only, accept_loss=accept_loss)
+
+
+class _Run:
+    """One retention run."""
+
+    def __init__(
+        self, site: Site, quiesce: Quiesce, patience_seconds: float, progress: Progress
+    ) -> None:
+        self._site = site
+        self._quiesce = quiesce
+        self._patience = patience_seconds
+        self._progress = progress
+        self._generations = Generations(site)
+        self._written: list[tuple[BlobName, StateSum]] = []  # checkpoints of this run
+
+    async def run(
+        self,
+        rules: Rules,
+        default: Rule,
+        *,
+        timezone: str,
+        only: str | None,
+        accept_loss: bool,
+    ) -> RetentionReport:
+        await self._site.finish_puts()
+        is_finished = await self._generations.finish(self._is_durable)
+        reader = StateReader(self._site.vault)
+        now_us = self._site.clock.now_us()
+        histories = await read_histories(self._site.vault, reader)
+        verdicts = _judge(histories, rules, default, now_us=now_us, timezone=timezone, only=only)
+        await self._check_losses(verdicts, now_us=now_us, timezone=timezone, accept=accept_loss)
+        reports = _reports(verdicts)
+        if not is_finished:
+            return RetentionReport(points=reports, is_postponed=True)
+        for history in histories:
+            for damage in history.damage:
+                raise VaultDamaged(f"{damage.name}: {damage.what}", name=damage.name)
+        await self._write_checkpoints(reader, verdicts)
+        return await self._drop(verdicts, reports)
+
+    async def _check_losses(
+        self, verdicts: Sequence[Verdict], *, now_us: int, timezone: str, accept: bool
+    ) -> None:
+        old_rules = rules_in_force(self._site.catalog)
+        losses = _losses(verdicts, old_rules, now_us=now_us, timezone=timezone)
+        for name, loss in losses.items():
+            if loss > retention.LOSS_RATIO_MAX and not accept:
+                raise PolicyRefused(
+                    f"the changed policy would drop {loss:.0%} of the points of {name}"
+                )
+        new = {v.history.name: v.rule for v in verdicts if v.rule is not None}
+        if old_rules | new != old_rules:
+            await self._site.catalog.write(put_value, _RULES, _encoded(old_rules | new))
+
+    async def _write_checkpoints(self, reader: StateReader, verdicts: Sequence[Verdict]) -> None:
+        """Give every kept point outside the window a checkpoint of its own."""
+        wanted = [(verdict, verdict.points_without_root()) for verdict in verdicts]
+        total, done = sum(len(points) for _, points in wanted), 0
+        for verdict, points in wanted:
+            if not points:
+                continue
+            async for state in replay(self._site, reader, verdict.history.id, points):
+                self._progress("checkpoint", done, total)
+                name = await checkpoint_replayed(self._site, state)
+                self._written.append((name, state.state))
+                done += 1
+
+    async def _prove_checkpoints(self, reader: StateReader, verdicts: Sequence[Verdict]) -> None:
+        """Read back what was written: it must be the state that was replayed."""
+        histories = {verdict.history.id: verdict.history for verdict in verdicts}
+        for done, (name, state) in enumerate(self._written):
+            self._progress("read back", done, len(self._written))
+            root = await reader.read_checkpoint(name)
+            with await reader.load_checkpoint(root, check=True):
+                if root.state != state:
+                    raise VaultDamaged(f"{name} is not what was written", name=name)
+            histories[SourceId(root.source)].roots[name] = root
+        for verdict in verdicts:
+            if verdict.points_without_root():
+                raise VaultDamaged(f"a kept point of {verdict.history.name} has no checkpoint")
+
+    async def _drop(
+        self, verdicts: Sequence[Verdict], reports: tuple[PointReport, ...]
+    ) -> RetentionReport:
+        """Cut the journal, drop checkpoints, and collect."""
+        site = self._site
+        since = await site.catalog.read(newest_number)
+        known = await site.catalog.read(known_objects)
+        reader = StateReader(site.vault)  # one that sees what was written
+        await self._prove_checkpoints(reader, verdicts)
+        heads = await reader.heads()
+        cut = choose_cut(heads, verdicts, lambda head: _is_settled(known, head.name))
+        await self._move_roots_on(heads, cut, verdicts)
+        roots = roots_to_drop(verdicts)
+        outcome = Outcome()
+        if cut or roots:
+            doomed = await self._doomed(heads, cut, roots, known)
+            outcome = await self._collect(verdicts, heads, doomed, since, known)
+        return RetentionReport(
+            points=reports,
+            checkpoints_written=len(self._written),
+            deleted_objects=len(outcome.deleted),
+            cancelled_objects=len(outcome.cancelled),
+            reclaimed_bytes=outcome.reclaimed_bytes,
+            moved_bytes=outcome.moved_bytes,
+            is_postponed=outcome.is_postponed,
+            damage=tuple(outcome.damage),
+        )
+
+    async def _move_roots_on(
+        self, heads: Sequence[SegmentHead], cut: Sequence[SegmentHead], verdicts: Sequence[Verdict]
+    ) -> None:
+        """Let checkpoints of quiet sources reach beyond the cut."""
+        vault = self._site.vault
+        for root, head in list(roots_to_move_on(heads, cut, verdicts)):
+            row = SegmentRow(head.position, head.name, head.size_bytes)
+            segment = await JournalReader(vault, head.writer).read_segment(row)
+            mark = JournalMark(head.writer, *head.position, segment.hash)
+            fresh = moved_on(root, mark)
+            # It needs what the root before it needed, and is uploaded after that one.
+            name = await publish_root(self._site, fresh, ())
+            self._written.append((name, fresh.state))
+            for verdict in verdicts:
+                if verdict.history.id == root.source:
+                    verdict.history.roots[name] = fresh
+
+    async def _doomed(
+        self,
+        heads: Sequence[SegmentHead],
+        cut: Sequence[SegmentHead],
+        roots: Sequence[BlobName],
+        known: Mapping[str, KnownObject],
+    ) -> Doomed:
+        keys = self._site.vault.keys
+        first_kept = heads[len(cut)].position.epoch if len(cut) < len(heads) else 0
+        prefix = layout.epoch_prefix(keys.domain, keys.writer)
+        epochs = [
+            info.name
+            async for info in self._site.vault.store.scan(prefix)
+            if (epoch := layout.parse_epoch_name(info.name)) is not None
+            and epoch < first_kept
+            and _is_settled(known, info.name)
+        ]
+        names = [*roots, *(head.name for head in cut), *epochs]
+        return Doomed(
+            roots=tuple(roots),
+            segments=tuple(head.name for head in cut),
+            epochs=tuple(epochs),
+            sizes={name: known[name].size for name in names if name in known},
+        )
+
+    async def _collect(
+        self,
+        verdicts: Sequence[Verdict],
+        heads: Sequence[SegmentHead],
+        doomed: Doomed,
+        since: int,
+        known: dict[str, KnownObject],
+    ) -> Outcome:
+        site = self._site
+        with closing(LiveSet()) as live:
+            await self._mark(live, heads, doomed, since)
+            # Made after the marking of the journal: it sees every object that was referred to.
+            chunks = ChunkReader(site.vault)
+            dropped = set(doomed.roots)
+            for verdict in verdicts:
+                for name, root in verdict.history.roots.items():
+                    if name not in dropped:
+                        await live.mark_checkpoint(root, chunks)
+            await live.mark_lists(chunks)
+            collector = Collector(site, live, chunks, self._generations, since=since, known=known)
+            return await collector.run(doomed, self._quiesce, self._is_durable, self._progress)
+
+    async def _mark(
+        self,
+        live: LiveSet,
+        heads: Sequence[SegmentHead],
+        doomed: Doomed,
+        since: int,
+    ) -> None:
+        """Mark what the journal that stays and the catalog refer to."""
+        site = self._site
+        self._progress("mark", 0, 0)
+        after = None
+        if doomed.segments:
+            head = heads[len(doomed.segments) - 1]
+            row = SegmentRow(head.position, head.name, head.size_bytes)
+            last = await JournalReader(site.vault, head.writer).read_segment(row)
+            after = JournalMark(head.writer, *head.position, last.hash)
+        journal = JournalReader(site.vault, site.vault.keys.writer)
+        async for segment in journal.journal(after):
+            await live.mark_records(segment.records(site.vault.keys.secret_for))
+        await read_fresh_segments(site, live, since)
+        with closing(site.catalog.open_reader()) as connection:
+            await live.mark_catalog(connection)
+        await segments_are_put(site)
+
+    async def _is_durable(self, numbers: Sequence[int]) -> bool:
+        """Wait a while for objects to arrive in the vault of record; say whether they did."""
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + self._patience
+        while await self._site.catalog.read(objects.unfinished_among, numbers):
+            if loop.time() >= patience_ends:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
+
+
+def _is_settled(known: Mapping[str, KnownObject], name: str) -> bool:
+    """Whether an object is where it belongs, not on its way."""
+    return name not in known or known[name].state == ObjectState.VAULT

@@ -1,0 +1,329 @@
+"""Make the catalog again from the vault, for a host that may read it (role full).
+
+The tree is the state at the journal's end; what the host has changed since is found by the full
+scan that follows, for every file is looked at again (its inode is unknown). The new catalog is
+built beside its place and moved there when it is whole, so a crash leaves nothing half-made.
+"""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from streamd.catalog import objects
+from streamd.catalog.db import FILE_NAME, Catalog, put_value
+from streamd.catalog.journal import JournalHead, store_head
+from streamd.catalog.objects import ObjectState
+from streamd.effects import Clock
+from streamd.errors import VaultDamaged
+from streamd.format import checkpoint, layout, wire
+from streamd.format.checkpoint import Row
+from streamd.format.control import EpochRecord, decode_epoch
+from streamd.format.envelope import Kind
+from streamd.format.keys import Role
+from streamd.format.segment import FIRST_PREVIOUS
+from streamd.maintenance.generations import read_doomed
+from streamd.model.entry import Dirent, FileVersion
+from streamd.model.ids import FID_EPOCH_SHIFT, ROOT_FID
+from streamd.model.record import SOURCE_KEY, Op, parse_dirent_key, parse_version_key
+from streamd.storage.port import BlobInfo, BlobName, BlobStore
+from streamd.vault.chunk_reader import ChunkReader
+from streamd.vault.journal_reader import JournalReader
+from streamd.vault.state_reader import SourceSummary, StateReader
+from streamd.vault.tree_state import TreeState
+from streamd.vault.vault import Vault
+
+LATEST_US: Final = (1 << 63) - 1
+_BUILDING: Final = "catalog.rebuilding"
+_BATCH: Final = 10_000
+_FID_MARGIN: Final = 1024  # generations of fids that collected history may have used
+_DIRENT: Final = msgspec.msgpack.Decoder(Dirent)
+_VERSION: Final = msgspec.msgpack.Decoder(FileVersion)
+_KINDS: Final = {"p": Kind.PACK, "j": Kind.SEGMENT, "c": Kind.CHECKPOINT, "e": Kind.EPOCH}
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildReport:
+    """What the new catalog holds."""
+
+    sources: int
+    files: int
+    objects: int
+    chunks: int
+
+
+async def rebuild(
+    vault: Vault,
+    directory: str,
+    *,
+    clock: Clock,
+    remote: BlobStore | None = None,
+    local: BlobStore | None = None,
+) -> RebuildReport:
+    """Write a new catalog into `directory`, where nobody may have one open.
+
+    `remote` is the vault of record if `local` is only the copy in front of it. Raises VaultDamaged
+    if the journal's end cannot be read, KeyRejected without private keys.
+    """
+    del local
+    loop = asyncio.get_running_loop()
+    building = os.path.join(directory, _BUILDING)
+    await loop.run_in_executor(None, _fresh_directory, building)
+    catalog = Catalog(building)
+    try:
+        report = await _Rebuild(vault, catalog, remote, clock).run()
+    finally:
+        await catalog.aclose()
+    await loop.run_in_executor(None, _move_in, building, directory)
+    return report
+
+
+def _fresh_directory(path: str) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    os.makedirs(path, mode=0o700)
+
+
+def _move_in(building: str, directory: str) -> None:
+    """Put the new file into its place; what an old one left beside it must be gone by then."""
+    for suffix in ("-wal", "-shm"):
+        path = os.path.join(directory, FILE_NAME + suffix)
+        if os.path.exists(path):
+            os.unlink(path)
+    os.replace(os.path.join(building, FILE_NAME), os.path.join(directory, FILE_NAME))
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    shutil.rmtree(building, ignore_errors=True)
+
+
+class _Rebuild:
+    """Fills a fresh catalog."""
+
+    def __init__(
+        self, vault: Vault, catalog: Catalog, remote: BlobStore | None, clock: Clock
+    ) -> None:
+        self._vault = vault
+        self._catalog = catalog
+        self._remote = remote
+        self._clock = clock
+        self._reader = StateReader(vault)
+        self._numbers: dict[str, int] = {}
+        self._fid_generation = 0
+        self._files = 0
+
+    async def run(self) -> RebuildReport:
+        """Fill it."""
+        await self._fill_objects()
+        chunk_count = await self._fill_chunks()
+        summaries = await self._reader.sources()
+        for summary in summaries:
+            await self._fill_source(summary)
+        await self._fill_head()
+        await self._raise_fids()
+        return RebuildReport(len(summaries), self._files, len(self._numbers), chunk_count)
+
+    # -- objects ---------------------------------------------------------------------------------
+
+    async def _fill_objects(self) -> None:
+        prefix = layout.domain_prefix(self._vault.keys.domain)
+        doomed = await read_doomed(self._vault)
+        there = [info async for info in self._vault.store.scan(prefix) if info.name not in doomed]
+        arrived = {info.name for info in there}
+        if self._remote is not None:
+            arrived = {info.name async for info in self._remote.scan(prefix)}
+        there.sort(key=_upload_order)
+        self._numbers = await self._catalog.write(self._add_objects, there, arrived)
+
+    def _add_objects(
+        self, connection: sqlite3.Connection, infos: Sequence[BlobInfo], arrived: set[BlobName]
+    ) -> dict[str, int]:
+        numbers: dict[str, int] = {}
+        waiting: list[int] = []  # packs that are only here: what refers to them comes after them
+        for info in infos:
+            kind = _kind_of(info.name)
+            has_arrived = info.name in arrived
+            needs: Sequence[int] = ()
+            if not has_arrived and kind is not Kind.PACK:
+                needs, waiting = waiting, []  # these are uploaded one by one: the first one waits
+            numbers[info.name] = objects.add(
+                connection,
+                name=info.name,
+                kind=kind,
+                size=info.size_bytes,
+                now_us=info.modified_us,
+                state=ObjectState.VAULT if has_arrived else ObjectState.LOCAL,
+                needs=needs,
+            )
+            if not has_arrived and kind is Kind.PACK:
+                waiting.append(numbers[info.name])
+        return numbers
+
+    async def _fill_chunks(self) -> int:
+        async for holder in ChunkReader(self._vault).holders():
+            number = self._numbers.get(holder.name)
+            if number is not None:
+                ids = holder.frames.table.id_list()
+                await self._catalog.write(objects.add_chunks, number, ids)
+        return await self._catalog.read(_count_chunks)
+
+    # -- sources ---------------------------------------------------------------------------------
+
+    async def _fill_source(self, summary: SourceSummary) -> None:
+        with await self._reader.state_at(summary.id, LATEST_US) as state:
+            if state.damage:
+                worst = state.damage[0]
+                raise VaultDamaged(f"{worst.name}: {worst.what}", name=worst.name)
+            self._files += await self._catalog.write(_fill_tree, summary, state)
+
+    # -- head ------------------------------------------------------------------------------------
+
+    async def _fill_head(self) -> None:
+        journal = JournalReader(self._vault, self._vault.keys.writer)
+        rows = await journal.list_segments()
+        head = JournalHead(0, 0, FIRST_PREVIOUS, 0, is_sealed=False)
+        if rows:
+            last = await journal.read_segment(rows[-1])
+            records = last.records(self._vault.keys.secret_for)
+            is_sealed = bool(records) and records[-1].op == Op.SEAL
+            position = last.position
+            head = JournalHead(
+                position.epoch, position.seq + 1, last.hash, last.end_us, is_sealed=is_sealed
+            )
+        epoch = await self._last_epoch()
+        if epoch is not None and epoch.epoch > head.epoch:
+            at_us = max(head.last_us, epoch.created_us)
+            head = JournalHead(epoch.epoch, 0, epoch.previous_hash, at_us, is_sealed=False)
+        self._fid_generation = max(self._fid_generation, head.epoch)
+        await self._catalog.write(store_head, head)
+
+    async def _last_epoch(self) -> EpochRecord | None:
+        keys = self._vault.keys
+        prefix = layout.epoch_prefix(keys.domain, keys.writer)
+        last: BlobName | None = None
+        async for info in self._vault.store.scan(prefix):
+            if layout.parse_epoch_name(info.name) is not None:
+                last = info.name
+        if last is None:
+            return None
+        data = await self._vault.store.get(last)
+        return decode_epoch(data, self._vault.verify_keys[keys.writer])
+
+    async def _raise_fids(self) -> None:
+        """Never give out a fid that anything in the vault uses."""
+        journal = JournalReader(self._vault, self._vault.keys.writer)
+        highest = await self._catalog.read(_highest_fid)
+        async for _, records in journal.records():
+            fids = [parse_version_key(record.key) or 0 for record in records]
+            highest = max(highest, *fids, 0)
+        for row in await self._reader.checkpoints():
+            root = await self._reader.read_checkpoint(row.name)
+            last = [page.id for page in root.pages[-2:]]  # the highest keys are versions
+            pages = await self._reader.chunks.read_all(last, Role.META)
+            for body in pages.values():
+                keys = [key for key, _ in checkpoint.decode_page(body)]
+                highest = max(highest, *(parse_version_key(key) or 0 for key in keys), 0)
+        generation = max(self._fid_generation, highest >> FID_EPOCH_SHIFT) + _FID_MARGIN
+        await self._catalog.write(put_value, "fid_generation", generation)
+
+
+def _kind_of(name: str) -> Kind:
+    letter = name.split("/")[2]
+    if letter == "g":
+        return Kind.FINAL if name.endswith(".fin") else Kind.CONDEMN
+    return _KINDS.get(letter, Kind.INDEX)
+
+
+def _upload_order(info: BlobInfo) -> tuple[int, int, str]:
+    """Packs first; then the rest as it was written: epochs and the journal, then what is about it."""
+    parsed = layout.parse_segment_name(info.name)
+    if parsed is not None:
+        return 1, parsed.epoch, f"j{parsed.seq:012x}"
+    epoch = layout.parse_epoch_name(info.name)
+    if epoch is not None:
+        return 1, epoch, "e"
+    if _kind_of(info.name) is Kind.PACK:
+        return 0, 0, info.name
+    return 2, info.modified_us, info.name
+
+
+def _count_chunks(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM chunk").fetchone()[0])
+
+
+def _highest_fid(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT coalesce(max(fid), 0) FROM node").fetchone()[0])
+
+
+def _fill_tree(connection: sqlite3.Connection, summary: SourceSummary, state: TreeState) -> int:
+    """Write one source's tree; returns the number of its files."""
+    total = state.state
+    cursor = connection.execute(
+        "INSERT INTO source (name, id, info, total, key_count, last_us, base_us)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            summary.info.name,
+            summary.id,
+            state.get(SOURCE_KEY) or b"",
+            total.total,
+            total.key_count,
+            summary.last_us,
+            summary.first_us,
+        ),
+    )
+    number = cursor.lastrowid
+    assert number is not None
+    for part in _parts(state.rows()):
+        connection.executemany("INSERT INTO dirent VALUES (?,?,?,?)", _dirents(part, number))
+        connection.executemany(
+            "INSERT INTO node VALUES (?,?,?,?,?,?,?,?,?,0,0,?,?,0,1,?)", _nodes(part, number)
+        )
+    connection.execute(
+        "UPDATE node SET links = (SELECT count(*) FROM dirent WHERE dirent.fid = node.fid)"
+        " WHERE source = ?",
+        (number,),
+    )
+    row = connection.execute("SELECT count(*) FROM node WHERE source = ?", (number,)).fetchone()
+    return int(row[0])
+
+
+def _parts(rows: Iterator[Row]) -> Iterator[list[Row]]:
+    while part := list(islice(rows, _BATCH)):
+        yield part
+
+
+def _dirents(rows: Iterable[Row], number: int) -> Iterator[tuple[int, bytes, int, int]]:
+    for key, value in rows:
+        parsed = parse_dirent_key(key)
+        if parsed is not None:
+            parent, name = parsed
+            entry = wire.decode(_DIRENT, value, "a directory entry")
+            yield (-number if parent == ROOT_FID else parent), name, entry.fid, entry.type
+
+
+def _nodes(rows: Iterable[Row], number: int) -> Iterator[tuple[object, ...]]:
+    for key, value in rows:
+        fid = parse_version_key(key)
+        if fid is not None:
+            version = wire.decode(_VERSION, value, "a file version")
+            yield (
+                fid,
+                number,
+                version.type,
+                version.mode,
+                version.uid,
+                version.gid,
+                version.size,
+                version.mtime_ns,
+                version.ctime_ns,
+                version.nlink,
+                version.rdev,
+                value,
+            )
