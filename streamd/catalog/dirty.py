@@ -80,6 +80,11 @@ def put_back(connection: sqlite3.Connection, source: int, places: Iterable[Dirty
     )
 
 
+def release(connection: sqlite3.Connection, source: int) -> None:
+    """Nobody looks at this source any more: its places are open again."""
+    connection.execute("UPDATE dirty SET picked = 0 WHERE source = ? AND picked != 0", (source,))
+
+
 def release_all(connection: sqlite3.Connection) -> None:
     """At start: whatever a survey had in hand when the process ended is open again."""
     connection.execute("UPDATE dirty SET picked = 0 WHERE picked != 0")

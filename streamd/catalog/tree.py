@@ -261,7 +261,7 @@ class TreeWriter:
                 continue
             before = existing.get((parent, name))
             if before is None or before[0] != fid:
-                moved = intent.stat.type == EntryType.DIRECTORY and not is_new_file
+                moved = intent.stat.type == EntryType.DIRECTORY and self._has_name(fid, known)
                 if before is not None or moved:
                     self._flush(entries, fresh, links)
                     if before is not None:
@@ -296,6 +296,14 @@ class TreeWriter:
             known[fid] = intent.version
         else:
             fresh[fid] = intent
+
+    def _has_name(self, fid: int, known: dict[int, bytes]) -> bool:
+        if fid not in known:
+            return False
+        row = self._connection.execute(
+            "SELECT 1 FROM dirent WHERE fid = ? LIMIT 1", (fid,)
+        ).fetchone()
+        return row is not None
 
     def _leave_old_place(self, fid: int) -> None:
         """A directory has one name: moving it removes the old one, and nothing below it."""

@@ -72,7 +72,7 @@ def command(
     t2: Annotated[str, typer.Argument(metavar="T2", help="Until when.")],
     path: Annotated[
         str,
-        typer.Argument(metavar="[PATH]", help="Only this, and what is below.", show_default=False),
+        typer.Argument(metavar="PATH", help="Only this, and what is below.", show_default=False),
     ] = "",
 ) -> ExitCode:
     """Show what changed between two instants.

@@ -264,7 +264,7 @@ class _Follower:
             replaced = stood.get(stop.key)
             if stop.key not in stood or (replaced is not None and replaced.fid == stop.fid):
                 continue
-            if stop.fid not in known:
+            if stop.fid not in known:  # new: spares looking for another name everywhere
                 return b""
             places = [
                 key for key, each in stood.items() if each is not None and each.fid == stop.fid

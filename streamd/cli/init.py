@@ -48,7 +48,7 @@ def _text(report: Report) -> str:
     return (
         f"vault {report.vault} created at {report.url}\n"
         f"key file      {report.key_file}  (this host can protect and restore)\n"
-        f"recovery kit  {report.kit}  (opens the vault without this host)\n"
+        f"recovery kit  {report.kit}  (its code opens the key ring in the vault)\n"
         "Move the recovery kit off this machine now: print it, or put it into a safe."
     )
 
@@ -115,7 +115,8 @@ def _exists(path: str) -> bool:
 def _kit_text(url: str, vault: str, code: str) -> bytes:
     return (
         "streamd recovery kit\n"
-        "Keep this away from the protected host. It opens the vault without any key file.\n\n"
+        "Keep this away from the protected host.\n"
+        "The code below opens the key ring in the vault.\n\n"
         f"format: 1\nvault: {vault}\nurl: {url}\nrecovery-code: {code}\n"
     ).encode()
 

@@ -21,7 +21,7 @@ LIMIT = 1_000  # what one answer of the daemon holds
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="[SOURCE]", help="Only this source.", show_default=False)
+        str, typer.Argument(metavar="SOURCE", help="Only this source.", show_default=False)
     ] = "",
     limit: Annotated[
         int, typer.Option("--limit", min=1, max=LIMIT, help="List at most so many, oldest first.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from streamd.cli import context, render
-from streamd.errors import ExitCode
+from streamd.errors import ExitCode, StreamdError
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
@@ -30,7 +30,7 @@ def command(
     from streamd.daemon.main import Daemon
     from streamd.daemon.notify import Notifier
     from streamd.effects import SystemClock, SystemEntropy
-    from streamd.observe.logging import configure
+    from streamd.observe.logging import configure, get_logger
 
     configure(level="info")
     path = os.path.abspath(context.config_path())
@@ -38,8 +38,20 @@ def command(
     check_host(config)
     daemon = Daemon(path, config, clock=SystemClock(), entropy=SystemEntropy(), notifier=Notifier())
     is_service = "INVOCATION_ID" in os.environ and not sys.stdout.isatty()
-    context.run_async(daemon.run(None if quiet or is_service else _announce))
+    try:
+        context.run_async(daemon.run(None if quiet or is_service else _announce))
+    except* StreamdError as group:
+        raise first_of(group) from group  # one line, with its remedy
+    except* Exception as group:
+        get_logger("daemon").critical("crashed", error=repr(group), exc_info=group)
+        raise
     return ExitCode.OK
+
+
+def first_of(group: BaseExceptionGroup[StreamdError]) -> StreamdError:
+    """Return the first error of a group of groups."""
+    error = group.exceptions[0]
+    return first_of(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _announce(daemon: "Daemon") -> None:

@@ -73,7 +73,9 @@ class Host:
     entropy: Entropy
     threads: ThreadPoolExecutor
     fids: Iterator[int]
+    survey_numbers: Iterator[int]
     mounts: MountWatch
+    was_clean: bool = False  # the last daemon stopped in good order
 
     async def protection(self, name: str, source: SourceConfig) -> Protection:
         """Return the protection of a configured source, not yet running."""
@@ -105,7 +107,9 @@ class Host:
             meters=self.meters,
             rpo_seconds=source.rpo_seconds,
             fids=self.fids,
+            survey_numbers=self.survey_numbers,
             has_remote=self.uploader is not None,
+            was_clean=self.was_clean,
         )
 
     async def finish(self) -> None:
@@ -199,6 +203,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         entropy=entropy,
         threads=threads,
         fids=fids,
+        survey_numbers=itertools.count(1),
         mounts=MountWatch(clock),
     )
 

@@ -23,6 +23,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 
 from streamd import __version__
+from streamd.catalog.db import get_int, put_value
 from streamd.config.diff import ConfigChanges, diff
 from streamd.config.host import check_host
 from streamd.config.load import load
@@ -33,7 +34,7 @@ from streamd.daemon.http import HttpServer
 from streamd.daemon.http import Protection as HttpProtection
 from streamd.daemon.meters import Meters
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
-from streamd.daemon.protection import Protection
+from streamd.daemon.protection import CLEAN_KEY, Protection
 from streamd.daemon.report import DaemonReport
 from streamd.daemon.status import ReloadReport
 from streamd.daemon.upkeep import Upkeep
@@ -94,6 +95,7 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_asked.set)
+        loop.add_signal_handler(signal.SIGUSR1, _log_tasks)
         metrics = self.meters.metrics
         async with open_host(
             self.config, clock=self.clock, entropy=self._entropy, meters=self.meters
@@ -101,6 +103,8 @@ class Daemon:
             self.host = host
             self.upkeep = Upkeep(host, lambda: self.config)
             self._describe_metrics(host)
+            host.was_clean = bool(await host.catalog.read(get_int, CLEAN_KEY))
+            await host.catalog.write(put_value, CLEAN_KEY, 0)
             metrics.config_last_reload_successful.set(1)
             metrics.config_last_reload_success_timestamp_seconds.set_to_current_time()
             metrics.config_generation.set(self.generation)
@@ -140,6 +144,7 @@ class Daemon:
                     for task in tasks:
                         task.cancel()
             await self._write_coverage(host)
+            await host.catalog.write(put_value, CLEAN_KEY, 1)
             for running in self.running.values():
                 if running.protection is not None:
                     running.protection.close()
@@ -375,6 +380,13 @@ def _load_checked(path: str) -> Config:
     config = load(path)
     check_host(config)
     return config
+
+
+def _log_tasks() -> None:
+    """Write to the log where every task is waiting: for a daemon that seems to be stuck."""
+    for task in asyncio.all_tasks():
+        frames = [f"{one.f_code.co_filename}:{one.f_lineno}" for one in task.get_stack()]
+        _LOG.info("task", task=task.get_name(), at=frames[-1:] or "not started")
 
 
 def _python_version() -> str:

@@ -1,15 +1,14 @@
 """The protection of one source: watch it, look where something changed, hand findings to the
 pipeline.
 
-Three tasks. *watch* turns events into dirty places, durable before anything is done about them.
+The main tasks: *watch* turns events into dirty places, durable before anything is done about them.
 *cut* looks at dirty places at the pace that the RPO asks for. *scan* compares the whole tree with
 the catalog:
 at the start, after lost events, and now and then, and closes the coverage gaps it was started for.
-Surveys of one source never run at the same time; their steps take turns.
+Steps of surveys of one source take turns.
 """
 
 import asyncio
-import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
@@ -27,7 +26,7 @@ from streamd.observe.logging import get_logger
 from streamd.pipeline.capture import Pipeline, Stream
 from streamd.pipeline.channel import BULK, LIVE
 from streamd.pipeline.findings import Finding, Ready
-from streamd.pipeline.survey import SourceMissing, Survey
+from streamd.pipeline.survey import Survey
 from streamd.policy.backoff import fraction_of
 from streamd.policy.cadence import Cadence
 from streamd.sources.port import WatchBatch
@@ -37,6 +36,7 @@ SCAN_PLACES_MAX: Final = 100_000
 SETTLE_ROUNDS_MAX: Final = 20  # one-shot capture: looks at what moved meanwhile
 MISSING_RETRY_SECONDS: Final = 5.0
 FUZZY_RETRY_SECONDS: Final = 5.0
+CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
 RECONCILE_SECONDS: Final = 3600.0
 _LOG: Final = get_logger("protection")
 
@@ -85,7 +85,9 @@ class Protection:
         meters: Meters,
         rpo_seconds: float,
         fids: Iterator[int],
+        survey_numbers: Iterator[int],
         has_remote: bool,
+        was_clean: bool = False,
     ) -> None:
         self.stream = stream
         self.name = stream.identity.name
@@ -99,6 +101,7 @@ class Protection:
         self._meters = meters
         self._fids = fids
         self._has_remote = has_remote
+        self._was_clean = was_clean
         self._reader = catalog.open_reader()
         self._lookup = TreeLookup(self._reader, stream.number)
         self._turn = asyncio.Lock()
@@ -111,7 +114,7 @@ class Protection:
         self._fuzzy: dict[bytes, int] = {}
         self._fuzzy_found = asyncio.Event()
         self._note_count = 0
-        self._survey_numbers = itertools.count(1)
+        self._survey_numbers = survey_numbers
         self._done: dict[int, asyncio.Event] = {}
         stream.on_committed = self._on_committed
 
@@ -122,8 +125,9 @@ class Protection:
     # -- tasks -----------------------------------------------------------------------------------
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Protect until `stop` is set; then look once more at what is dirty, and return."""
-        await self._open_start_gap("unclean-stop")
+        """Protect until `stop` is set. What is in the pipeline then is finished by others."""
+        await self._begin()
+        await self._open_start_gap("not-watching" if self._was_clean else "unclean-stop")
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._watch(), name=f"watch:{self.name}")
             scanning = group.create_task(self._scan_loop(), name=f"scan:{self.name}")
@@ -136,6 +140,7 @@ class Protection:
 
     async def capture_once(self, marks: Sequence[Mark] = ()) -> None:
         """Look at everything once, without watching, until it stands still (or nearly)."""
+        await self._begin()
         await self._open_start_gap("not-watching")
         self.progress.state = "scanning"
         await self._note(dict.fromkeys(self.stream.source.roots, Depth.SCAN))
@@ -148,8 +153,14 @@ class Protection:
             await self._pipeline.submit(
                 self.stream, BULK, Finding(), first_us=0, marks=marks, gaps=()
             )
-        self.progress.state = "protected"
+        if self.progress.state == "scanning":
+            self.progress.state = "protected"
         self.progress.drained_us = self._clock.now_us()
+
+    async def _begin(self) -> None:
+        """Start from firm ground: nothing of an earlier protection of this source is under way."""
+        await self._pipeline.quiesce()
+        await self._catalog.write(dirty.release, self.stream.number)
 
     async def _open_start_gap(self, reason: str) -> None:
         covered_us = await self._catalog.read(get_int, f"covered:{self.name}")
@@ -251,7 +262,6 @@ class Protection:
             missed = await self._scan_all()
             self.progress.last_scan_us = self._clock.now_us()
             self.progress.state = "protected"
-            self.progress.message = ""
             self.progress.scanned.set()
             self._meters.scan_ended(self.name, reason, loop.time() - started, missed)
             _LOG.info(
@@ -267,6 +277,8 @@ class Protection:
         changes = 0
         while await self._catalog.read(dirty.has_unpicked, self.stream.number, scan=True):
             changes += await self._survey(BULK)
+            if self.progress.state == "source-missing":
+                await asyncio.sleep(MISSING_RETRY_SECONDS)
         return changes
 
     async def _reconcile_loop(self) -> None:
@@ -297,17 +309,9 @@ class Protection:
             places,
             lambda: next(self._fids),
         )
-        try:
-            await self._hand_in(survey, lane, first_us, number, open_gaps)
-        except SourceMissing as missing:
-            await self._source_missing(missing, places)
-            return 0
+        await self._hand_in(survey, lane, first_us, number, open_gaps)
         self.progress.entries_scanned += survey.entry_count
-        if self.progress.message:
-            self.progress.message = ""
-            await self._catalog.write(
-                dirty.clear_problems, self.stream.number, self.stream.source.roots
-            )
+        await self._judge_roots(survey)
         return survey.change_count
 
     async def _hand_in(
@@ -332,19 +336,26 @@ class Protection:
         finally:
             self._done.pop(number, None)
 
-    async def _source_missing(self, missing: SourceMissing, places: list[DirtyPlace]) -> None:
-        """Say so, record nothing as deleted, and look again after a while."""
-        if self.progress.state != "source-missing":
-            _LOG.error("source-missing", source=self.name, root=missing.root)
-        self.progress.state = "source-missing"
-        self.progress.message = f"{missing.root.decode(errors='replace')} is not there"
-        problem = Problem(missing.root, "source-missing", 0, self._clock.now_us())
-        await self._catalog.write(dirty.set_problem, self.stream.number, problem)
-        await asyncio.sleep(MISSING_RETRY_SECONDS)
-        await self._catalog.write(dirty.put_back, self.stream.number, places)
-        if not any(place.depth == Depth.SCAN for place in places):
-            self._first_dirty = self._last_dirty = asyncio.get_running_loop().time()
-            self._changed.set()
+    async def _judge_roots(self, survey: Survey) -> None:
+        """Say which roots are missing. Nothing is recorded as deleted; another look follows."""
+        progress = self.progress
+        if survey.missing:
+            names = ", ".join(sorted(root.decode(errors="replace") for root in survey.missing))
+            if progress.state != "source-missing":
+                _LOG.error("source-missing", source=self.name, roots=names)
+            progress.state, progress.message = "source-missing", f"not there: {names}"
+            now_us = self._clock.now_us()
+            for root in survey.missing:
+                problem = Problem(root, "source-missing", 0, now_us)
+                await self._catalog.write(dirty.set_problem, self.stream.number, problem)
+            return
+        if progress.state == "source-missing":
+            _LOG.info("source-back", source=self.name)
+            progress.state = "protected" if progress.scanned.is_set() else "scanning"
+            progress.message = ""
+            await self._catalog.write(
+                dirty.clear_problems, self.stream.number, self.stream.source.roots
+            )
 
     # -- gaps ------------------------------------------------------------------------------------
 
@@ -361,7 +372,7 @@ class Protection:
         if ready.later:
             self._fuzzy.update(dict.fromkeys(ready.later, int(Depth.ENTRY)))
             self._fuzzy_found.set()
-        if ready.again:
+        if ready.again or ready.lost:
             self._first_dirty = self._first_dirty or asyncio.get_running_loop().time()
             self._last_dirty = asyncio.get_running_loop().time()
             self._changed.set()

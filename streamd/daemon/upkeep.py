@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from streamd.catalog.objects import ObjectState
-from streamd.config.model import Config, PolicyConfig
+from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
-from streamd.errors import StreamdError
+from streamd.errors import PolicyRefused, StreamdError
 from streamd.maintenance.evict import evict
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
@@ -19,6 +19,7 @@ from streamd.policy.retention import Rule
 
 if TYPE_CHECKING:
     from streamd.maintenance.expire import RetentionReport
+    from streamd.maintenance.facts import RunFacts
 
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
@@ -50,18 +51,28 @@ class Upkeep:
                 _LOG.error("retention-failed", reason=error.code, what=str(error))
             await asyncio.sleep(self._config().retention.interval_seconds)
 
-    async def run_request(self, args: dict[str, object]) -> "RetentionReport":
+    async def run_request(self, args: dict[str, object]) -> "RunFacts":
         """Run retention now; the answer to `retention-run` on the control socket."""
+        from streamd.maintenance.facts import run_facts
+
+        try:
+            return run_facts(await self._retention(args))
+        except PolicyRefused:
+            self._host.meters.metrics.retention_blocked_total.labels("refused").inc()
+            raise
+
+    async def _retention(self, args: dict[str, object]) -> "RetentionReport":
         from streamd.maintenance import expire
+        from streamd.maintenance.points import timezone_name
 
         host, config = self._host, self._config()
         async with self._lock:
             report = await expire.run(
                 site_of(host),
                 rules_of(config),
-                default=rule_of(PolicyConfig()),
+                default=rule_of(config.policies.get("default", DEFAULT_POLICY)),
                 quiesce=host.pipeline.quiesce,
-                timezone=config.timezone or "UTC",
+                timezone=timezone_name(config.timezone),
                 only=str(args["source"]) if args.get("source") else None,
                 accept_loss=bool(args.get("accept_loss")),
             )

@@ -12,7 +12,7 @@ Step 3 ends before anything is condemned; a crash anywhere leaves every kept poi
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -94,8 +94,12 @@ class RetentionReport:
 
     @property
     def expired_count(self) -> int:
-        """How many points were dropped; 0 while they have to wait."""
-        return 0 if self.is_postponed else sum(one.overdue_count for one in self.points)
+        """How many points were dropped."""
+        return sum(one.expired_count for one in self.points)
+
+    def kept_by_class(self, source: str) -> dict[str, int]:
+        """Return how many points of a source each class keeps."""
+        return next((one.kept_by_class() for one in self.points if one.source == source), {})
 
 
 def rules_in_force(catalog: Catalog) -> dict[str, Rule]:
@@ -121,8 +125,12 @@ def _judge(
     now_us: int,
     timezone: str,
     only: str | None,
+    old_rules: Rules,
 ) -> list[Verdict]:
-    """Return a verdict for each source; one without a name, or not asked for, keeps everything."""
+    """Return a verdict for each source; one without a name, or not asked for, keeps everything.
+
+    A source that is not configured any more goes by its last rule.
+    """
     if only is not None and only not in {each.name for each in histories}:
         raise NotFound(f'there is no source "{only}" in the vault')
     verdicts = []
@@ -130,7 +138,7 @@ def _judge(
         if not history.name or (only is not None and history.name != only):
             verdicts.append(Verdict(history))
             continue
-        rule = rules.get(history.name, default)
+        rule = rules.get(history.name) or old_rules.get(history.name, default)
         decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)
         verdicts.append(Verdict(history, rule, decisions, now_us))
     return verdicts
@@ -170,7 +178,15 @@ async def plan(
     """Return what `run` would keep and drop, and why. Changes nothing. Raises NotFound."""
     reader = StateReader(vault)
     histories = await read_histories(vault, reader)
-    verdicts = _judge(histories, rules, default, now_us=now_us, timezone=timezone, only=only)
+    verdicts = _judge(
+        histories,
+        rules,
+        default,
+        now_us=now_us,
+        timezone=timezone,
+        only=only,
+        old_rules=old_rules or {},
+    )
     cut = choose_cut(await reader.heads(), verdicts)
     return RetentionPlan(
         points=_reports(verdicts),
@@ -241,8 +257,18 @@ class _Run:
         reader = StateReader(self._site.vault)
         now_us = self._site.clock.now_us()
         histories = await read_histories(self._site.vault, reader)
-        verdicts = _judge(histories, rules, default, now_us=now_us, timezone=timezone, only=only)
-        await self._check_losses(verdicts, now_us=now_us, timezone=timezone, accept=accept_loss)
+        old_rules = rules_in_force(self._site.catalog)
+        verdicts = _judge(
+            histories,
+            rules,
+            default,
+            now_us=now_us,
+            timezone=timezone,
+            only=only,
+            old_rules=old_rules,
+        )
+        losses = _losses(verdicts, old_rules, now_us=now_us, timezone=timezone)
+        await self._check_losses(verdicts, old_rules, losses, accept=accept_loss)
         reports = _reports(verdicts)
         if not is_finished:
             return RetentionReport(points=reports, is_postponed=True)
@@ -253,18 +279,22 @@ class _Run:
         return await self._drop(verdicts, reports)
 
     async def _check_losses(
-        self, verdicts: Sequence[Verdict], *, now_us: int, timezone: str, accept: bool
+        self,
+        verdicts: Sequence[Verdict],
+        old_rules: Rules,
+        losses: Mapping[str, float],
+        *,
+        accept: bool,
     ) -> None:
-        old_rules = rules_in_force(self._site.catalog)
-        losses = _losses(verdicts, old_rules, now_us=now_us, timezone=timezone)
         for name, loss in losses.items():
             if loss > retention.LOSS_RATIO_MAX and not accept:
                 raise PolicyRefused(
                     f"the changed policy would drop {loss:.0%} of the points of {name}"
                 )
-        new = {v.history.name: v.rule for v in verdicts if v.rule is not None}
-        if old_rules | new != old_rules:
-            await self._site.catalog.write(put_value, _RULES, _encoded(old_rules | new))
+        new = dict(old_rules)
+        new.update({v.history.name: v.rule for v in verdicts if v.rule is not None})
+        if new != old_rules:
+            await self._site.catalog.write(put_value, _RULES, _encoded(new))
 
     async def _write_checkpoints(self, reader: StateReader, verdicts: Sequence[Verdict]) -> None:
         """Give every kept point outside the window a checkpoint of its own."""
@@ -306,10 +336,16 @@ class _Run:
         cut = choose_cut(heads, verdicts, lambda head: _is_settled(known, head.name))
         await self._move_roots_on(heads, cut, verdicts)
         roots = roots_to_drop(verdicts)
+        roots_us = {
+            v.history.roots[n].at_us for v in verdicts for n in roots if n in v.history.roots
+        }
         outcome = Outcome()
         if cut or roots:
             doomed = await self._doomed(heads, cut, roots, known)
             outcome = await self._collect(verdicts, heads, doomed, since, known)
+        if not outcome.is_postponed:
+            end_us = cut[-1].end_us if cut else 0
+            reports = tuple(_settled(report, roots_us, end_us) for report in reports)
         return RetentionReport(
             points=reports,
             checkpoints_written=len(self._written),
@@ -376,13 +412,14 @@ class _Run:
             await self._mark(live, heads, doomed, since)
             # Made after the marking of the journal: it sees every object that was referred to.
             chunks = ChunkReader(site.vault)
-            dropped = set(doomed.roots)
-            for verdict in verdicts:
-                for name, root in verdict.history.roots.items():
-                    if name not in dropped:
-                        await live.mark_checkpoint(root, chunks)
+            every = {name: root for v in verdicts for name, root in v.history.roots.items()}
+            kept = every.keys() - set(doomed.roots)
+            for name in sorted(kept):
+                await live.mark_checkpoint(every[name], chunks)
             await live.mark_lists(chunks)
             collector = Collector(site, live, chunks, self._generations, since=since, known=known)
+            fresh = await site.catalog.read(known_objects)
+            collector.await_too(fresh[name].number for name in kept if name in fresh)
             return await collector.run(doomed, self._quiesce, self._is_durable, self._progress)
 
     async def _mark(
@@ -418,6 +455,15 @@ class _Run:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
+
+
+def _settled(report: PointReport, roots_us: set[int], end_us: int) -> PointReport:
+    """Return a report after the run: what it dropped, and nothing is overdue any more."""
+    dropped = sum(
+        not point.keep and (point.at_us in roots_us or point.at_us <= end_us)
+        for point in report.points
+    )
+    return replace(report, expired_count=dropped, overdue_count=0)
 
 
 def _is_settled(known: Mapping[str, KnownObject], name: str) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from streamd.config.zone import zone_of
 from streamd.errors import NotFound
 from streamd.format.checkpoint import CheckpointRoot
 from streamd.format.layout import JournalPosition
@@ -71,11 +72,8 @@ class PointReport:
     gaps: tuple[Gap, ...]  # those that touch the window
     points: tuple[Point, ...]  # ascending in time, kept and not
     damage: tuple[Damage, ...] = ()
-
-    @property
-    def overdue_count(self) -> int:
-        """How many points the policy has expired that are still there."""
-        return sum(not point.keep for point in self.points)
+    overdue_count: int  # points that the policy has expired and that wait for a run
+    expired_count: int = 0  # points that this run dropped
 
     def kept_by_class(self) -> dict[str, int]:
         """Return how many points each class keeps."""
@@ -214,7 +212,13 @@ def report_on(
         gaps=tuple(gap for gap in history.gaps if gap.end_us > start_us),
         points=tuple(_point(decision, rule, now_us) for decision in decisions),
         damage=tuple(history.damage),
+        overdue_count=sum(not decision.keep for decision in decisions),
     )
+
+
+def timezone_name(configured: str) -> str:
+    """Return the IANA name of the zone of slots: as configured, or the system's."""
+    return str(getattr(zone_of(configured), "key", None) or "UTC")
 
 
 def _point(decision: Decision, rule: Rule, now_us: int) -> Point:

@@ -42,6 +42,7 @@ from streamd.vault.vault import Vault
 LATEST_US: Final = (1 << 63) - 1
 _BUILDING: Final = "catalog.rebuilding"
 _BATCH: Final = 10_000
+_CHUNK_BATCH: Final = 100_000  # chunks in one transaction
 _FID_MARGIN: Final = 1024  # generations of fids that collected history may have used
 _DIRENT: Final = msgspec.msgpack.Decoder(Dirent)
 _VERSION: Final = msgspec.msgpack.Decoder(FileVersion)
@@ -124,6 +125,10 @@ class _Rebuild:
         await self._fill_objects()
         chunk_count = await self._fill_chunks()
         summaries = await self._reader.sources()
+        heads, rows = await self._reader.heads(), await self._reader.checkpoints()
+        ids = {source for head in heads for source in head.sources} | {row.source for row in rows}
+        if len(ids) != len(summaries):
+            raise VaultDamaged("a source's name cannot be read from the vault")
         for summary in summaries:
             await self._fill_source(summary)
         await self._fill_head()
@@ -167,11 +172,18 @@ class _Rebuild:
         return numbers
 
     async def _fill_chunks(self) -> int:
+        held: list[tuple[int, list[bytes]]] = []
+        count = 0
         async for holder in ChunkReader(self._vault).holders():
             number = self._numbers.get(holder.name)
             if number is not None:
                 ids = holder.frames.table.id_list()
-                await self._catalog.write(objects.add_chunks, number, ids)
+                held.append((number, ids))
+                count += len(ids)
+            if count >= _CHUNK_BATCH:
+                await self._catalog.write(_add_chunks, held)
+                held, count = [], 0
+        await self._catalog.write(_add_chunks, held)
         return await self._catalog.read(_count_chunks)
 
     # -- sources ---------------------------------------------------------------------------------
@@ -242,7 +254,7 @@ def _kind_of(name: str) -> Kind:
 
 
 def _upload_order(info: BlobInfo) -> tuple[int, int, str]:
-    """Packs first; then the rest as it was written: epochs and the journal, then what is about it."""
+    """Packs first, then the journal with its epochs as it was written, then the others."""
     parsed = layout.parse_segment_name(info.name)
     if parsed is not None:
         return 1, parsed.epoch, f"j{parsed.seq:012x}"
@@ -252,6 +264,11 @@ def _upload_order(info: BlobInfo) -> tuple[int, int, str]:
     if _kind_of(info.name) is Kind.PACK:
         return 0, 0, info.name
     return 2, info.modified_us, info.name
+
+
+def _add_chunks(connection: sqlite3.Connection, held: list[tuple[int, list[bytes]]]) -> None:
+    for number, ids in held:
+        objects.add_chunks(connection, number, ids)
 
 
 def _count_chunks(connection: sqlite3.Connection) -> int:
@@ -274,7 +291,7 @@ def _fill_tree(connection: sqlite3.Connection, summary: SourceSummary, state: Tr
             state.get(SOURCE_KEY) or b"",
             total.total,
             total.key_count,
-            summary.last_us,
+            state.at_us,
             summary.first_us,
         ),
     )

@@ -8,13 +8,11 @@
 Damage is reported twice: as objects, and as the paths and versions that cannot be had any more.
 """
 
-import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from itertools import pairwise
-from typing import Final, TypeVar
+from typing import Final
 
 from streamd.effects import Clock
 from streamd.errors import NotFound, VaultDamaged
@@ -29,7 +27,7 @@ from streamd.model.record import SOURCE_KEY, Op, Record, parse_version_key
 from streamd.storage.port import BlobInfo
 from streamd.vault.chunk_reader import Holder, ReadJob
 from streamd.vault.journal_reader import Damage, JournalReader, follows
-from streamd.vault.parallel import OBJECT_FAULTS, in_waves
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread, in_waves
 from streamd.vault.state_reader import CheckpointRow, StateReader
 from streamd.vault.tree_state import TreeState, decode_version
 from streamd.vault.vault import Vault
@@ -39,7 +37,6 @@ _INSTANTS_MAX: Final = 200  # states looked through for affected paths, for each
 _PACK_WIDTH: Final = 4  # whole packs in memory at a time
 _BATCH: Final = 500
 _SIZE_MIN: Final = envelope.HEADER_AT
-T = TypeVar("T")
 
 
 class Level(StrEnum):
@@ -161,7 +158,7 @@ class Verifier:
         async for segment in journal.journal(on_damage=self.report.damage.append):
             self.report.segment_count += 1
             try:
-                records = await _in_thread(partial(segment.records, self._vault.keys.secret_for))
+                records = await in_thread(partial(segment.records, self._vault.keys.secret_for))
                 await live.mark_records(records)
             except VaultDamaged as error:
                 self._found(journal.name_of(segment.position), str(error))
@@ -209,7 +206,7 @@ class Verifier:
         journal = JournalReader(self._vault, WriterId(end.writer))
         stopped: list[Damage] = []
         async for segment in journal.journal(start, on_damage=stopped.append):
-            await _in_thread(partial(self._apply, state, segment))
+            await in_thread(partial(self._apply, state, segment))
             if segment.position == (end.epoch, end.seq):
                 return True
         return False
@@ -244,7 +241,7 @@ class Verifier:
     async def _read_pack(self, info: BlobInfo) -> None:
         data = await self._vault.store.get(info.name)
         self.report.read_bytes += len(data)
-        await _in_thread(partial(pack.verify_pack_name, info.name, data))
+        await in_thread(partial(pack.verify_pack_name, info.name, data))
         # The name is right, so the index is the one that was written: now what it promises.
         frames = pack.decode_pack_index(data, self._vault.keys.secret_for)
         role = Role(envelope.parse(data, envelope.Kind.PACK).header.r)
@@ -269,7 +266,7 @@ class Verifier:
             opened = self._chunks.open_frames(job, part)
             return [str(plain) for _, plain in opened if isinstance(plain, VaultDamaged)]
 
-        for what in await _in_thread(check):
+        for what in await in_thread(check):
             self._found(holder.name, what)
 
     # -- closure ---------------------------------------------------------------------------------
@@ -285,9 +282,9 @@ class Verifier:
             if holder.name in spoiled and self.report.level is Level.FULL:
                 await self._claim_good(live, holder, number)
             else:
-                await _in_thread(partial(live.claim, holder.frames.table.ids, number))
+                await in_thread(partial(live.claim, holder.frames.table.ids, number))
         self.report.pack_count = len(packs)
-        missing = await _in_thread(partial(self._missing, live))
+        missing = await in_thread(partial(self._missing, live))
         self.report.missing_count = len(missing)
         if missing:
             await self._name_affected(missing)
@@ -301,7 +298,7 @@ class Verifier:
         rows = holder.frames.table.frames
         job = ReadJob(holder, tuple(rows))
         part = memoryview(data)[job.offset :] if rows else memoryview(b"")
-        for row, plain in await _in_thread(lambda: list(self._chunks.open_frames(job, part))):
+        for row, plain in await in_thread(lambda: list(self._chunks.open_frames(job, part))):
             if not isinstance(plain, VaultDamaged):
                 live.claim(holder.frames.table.ids_of(row), number)
 
@@ -404,7 +401,3 @@ def _version_in(record: Record) -> FileVersion | None:
     if record.op != Op.SET or parse_version_key(record.key) is None:
         return None
     return decode_version(record.value)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)

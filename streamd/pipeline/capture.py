@@ -132,7 +132,8 @@ class Pipeline:
             "read", items_max=INTAKE_ITEMS_MAX, bytes_max=INTAKE_ITEMS_MAX * BATCH_BYTES_MAX
         )
         self._sequences: dict[Lane, int] = {}
-        self._next: dict[Lane, int] = {}
+        self._next: dict[Lane, int] = {}  # whose turn it is to be committed
+        self._committed: dict[Lane, int] = {}  # how many are
         self._parked: dict[Lane, dict[int, _Parked]] = {}
         self._wake = asyncio.Event()
         self._open_jobs = 0
@@ -169,7 +170,7 @@ class Pipeline:
     async def quiesce(self) -> None:
         """Wait until every finding handed in before this call is committed."""
         goals = {lane: count for lane, count in self._sequences.items() if count}
-        if all(self._next.get(lane, 0) >= count for lane, count in goals.items()):
+        if all(self._committed.get(lane, 0) >= count for lane, count in goals.items()):
             return
         done = asyncio.Event()
         self._generation_waiters.append((goals, done))
@@ -309,9 +310,7 @@ class Pipeline:
             self._observer.files(job.stream.identity.name, outcome, count)
         described = await loop.run_in_executor(
             self._threads,
-            lambda: self._sealer.describe(
-                entries, results, first_us=job.first_us, read_at_ns=read_at_ns
-            ),
+            lambda: self._sealer.describe(entries, results, read_at_ns=read_at_ns),
         )
         ready.intents += described.intents
         ready.good_paths += described.good_paths
@@ -399,6 +398,7 @@ class Pipeline:
             delays = [max(now_us - job.first_us, 0) / 1e6] if job.first_us and ready.intents else []
             self._observer.committed(job.stream.identity.name, delays)
             job.stream.on_committed(ready, result.at_us)
+            self._committed[job.lane] = job.sequence + 1
             self._open_jobs -= 1
         if self._open_jobs == 0:
             self._idle.set()
@@ -407,7 +407,7 @@ class Pipeline:
     def _wake_generations(self) -> None:
         while self._generation_waiters:
             goals, done = self._generation_waiters[0]
-            if any(self._next.get(lane, 0) < count for lane, count in goals.items()):
+            if any(self._committed.get(lane, 0) < count for lane, count in goals.items()):
                 return
             self._generation_waiters.popleft()
             done.set()
@@ -437,12 +437,9 @@ def _begin(job: Job) -> Ready:
     return Ready(
         gone=finding.gone,
         troubles=list(finding.troubles),
-        again=[
-            DirtyPlace(path, Depth.BELOW if deep else Depth.ENTRY, job.first_us)
-            for path, deep in finding.deferred
-        ],
+        again=list(finding.deferred),
         settled=[(entry.parent, entry.name) for entry in finding.found],
-        paths=[entry.path for entry in finding.found],
+        places=[DirtyPlace(entry.path, Depth.BELOW, entry.since_us) for entry in finding.found],
         gaps=job.gaps,
         marks=job.marks,
         survey_done=job.survey_done,

@@ -15,7 +15,7 @@ import msgspec
 
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import put_value
-from streamd.catalog.dirty import Depth, DirtyPlace, Problem
+from streamd.catalog.dirty import Problem
 from streamd.catalog.journal import JournalHead, load_head, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import SourceState, TreeWriter, load_source
@@ -230,21 +230,18 @@ class Journal:
         for parent, name in ready.gone:
             tree.remove(parent, name)
         number = state.number
-        again = list(ready.again)
         lost = {(intent.parent, intent.name) for intent in tree.dropped}
-        if lost:
-            paths = [
-                path for key, path in zip(ready.settled, ready.paths, strict=True) if key in lost
-            ]
-            again.extend(DirtyPlace(path, Depth.BELOW, ready.first_us or at_us) for path in paths)
+        ready.lost = [
+            place for key, place in zip(ready.settled, ready.places, strict=True) if key in lost
+        ]
         dirty.clear_problems(connection, number, ready.good_paths)
         for trouble in ready.troubles:
             problem = Problem(trouble.path, trouble.reason, trouble.errno, at_us)
             dirty.set_problem(connection, number, problem)
         if ready.survey_done:
             dirty.resolve(connection, number, ready.survey_done)
-        if again:
-            dirty.put_back(connection, number, again)
+        if ready.again or ready.lost:
+            dirty.put_back(connection, number, [*ready.again, *ready.lost])
         for object_number, ids in ready.new_chunks.items():
             objects.add_chunks(connection, object_number, ids)
 

@@ -29,6 +29,7 @@ class Found(NamedTuple):
     path: bytes
     fid: int
     stat: HostStat
+    since_us: int  # since when its change may have been waiting
     read: bool
     is_fresh: bool
 
@@ -47,7 +48,7 @@ class Finding:
 
     gone: list[tuple[int, bytes]] = field(default_factory=list)
     found: list[Found] = field(default_factory=list)
-    deferred: list[tuple[bytes, bool]] = field(default_factory=list)  # look again: path, deep
+    deferred: list[DirtyPlace] = field(default_factory=list)  # to be looked at again
     troubles: list[Trouble] = field(default_factory=list)
     expected_bytes: int = 0
     is_large: bool = False  # exactly one entry, a regular file too large for one batch
@@ -67,7 +68,8 @@ class Ready:
     good_paths: list[bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     again: list[DirtyPlace] = field(default_factory=list)  # look at these again
-    later: list[bytes] = field(default_factory=list)  # and at these after a while
+    lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
+    later: list[bytes] = field(default_factory=list)  # and these after a while
     inline_data: list[SealedBatch] = field(default_factory=list)
     inline_meta: list[SealedBatch] = field(default_factory=list)
     new_chunks: dict[int, list[bytes]] = field(default_factory=dict)  # pack's object number -> ids
@@ -75,7 +77,7 @@ class Ready:
     gaps: list[Gap] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     settled: list[tuple[int, bytes]] = field(default_factory=list)  # (parent, name) of all found
-    paths: list[bytes] = field(default_factory=list)  # their paths, in the same order
+    places: list[DirtyPlace] = field(default_factory=list)  # to look at if there is no place
     new_ids: list[bytes] = field(default_factory=list)  # chunks claimed in the dedup index
     survey_done: int = 0  # number of the survey that this finding ends
     first_us: int = 0  # since when the oldest change in it was waiting

@@ -31,6 +31,7 @@ from streamd.sources.port import Outcome, Piece, ReadResult
 from streamd.vault.writer import VaultWriter
 
 _TICK_NS: Final = 10_000_000  # a change this close before the read may not move the clock again
+_FUTURE_NS: Final = 60_000_000_000  # a change time beyond that tells of a stepped clock only
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -143,16 +144,19 @@ class Sealer:
         found: Sequence[Found],
         results: Sequence[ReadResult],
         *,
-        first_us: int,
         read_at_ns: int,
     ) -> Described:
-        """Turn read entries into intents; `read_at_ns` is when the reading began."""
+        """Turn read entries into intents; `read_at_ns` is when the reading began.
+
+        What has to be looked at again is dirty since then: what was before is captured, or was
+        gone before anybody could capture it.
+        """
         described = Described()
         for entry, result in zip(found, results, strict=True):
             if result.outcome in {Outcome.OK, Outcome.FUZZY}:
-                self._describe_one(described, entry, result, first_us, read_at_ns)
+                self._describe_one(described, entry, result, read_at_ns)
             elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
-                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, first_us))
+                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, read_at_ns // 1000))
             else:
                 described.troubles.append(Trouble(entry.path, result.outcome, result.errno))
         return described
@@ -162,12 +166,11 @@ class Sealer:
         described: Described,
         entry: Found,
         result: ReadResult,
-        first_us: int,
         read_at_ns: int,
     ) -> None:
         stat = result.stat
         is_fuzzy = result.outcome is Outcome.FUZZY
-        is_racy = max(stat.ctime_ns, stat.mtime_ns) > read_at_ns - _TICK_NS
+        is_racy = -_TICK_NS < stat.ctime_ns - read_at_ns < _FUTURE_NS
         version = self._version(described, stat, result, is_fuzzy=is_fuzzy)
         again = is_fuzzy or (is_racy and stat.type == EntryType.REGULAR)
         if is_fuzzy:
@@ -176,7 +179,7 @@ class Sealer:
         else:
             described.good_paths.append(entry.path)
             if again:
-                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, first_us))
+                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, read_at_ns // 1000))
         described.intents.append(
             Intent(entry.parent, entry.name, entry.fid, stat, version, again, entry.is_fresh)
         )

@@ -85,6 +85,10 @@ class Survey:
         self._places = places
         self._new_fid = new_fid
         self._directories: dict[bytes, int] = {VIRTUAL_ROOT: lookup.root}
+        self.missing: set[bytes] = set()  # roots that are not there
+        self._depths = {place.path: Depth(place.depth) for place in places}
+        self._since = {place.path: place.first_us for place in places}
+        self._visit_us = 0  # since when the places of the visit under way are dirty
         self._finding = Finding()
         self._gone: list[tuple[int, bytes]] = []
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
@@ -94,17 +98,25 @@ class Survey:
     # -- batching --------------------------------------------------------------------------------
 
     def findings(self) -> Iterator[Finding]:
-        """Yield batches until every place has been looked at. Raises SourceMissing.
+        """Yield batches until every place has been looked at.
+
+        Places below a root that is not there are left for later; `missing` names such roots.
 
         Removals come last: a file or directory that moved has its new name by then, and moving
         a directory costs two records instead of all that is below it.
         """
         for directory, names, deep in self._visits():
-            for large in self._visit(directory, names, deep=deep):
-                if not self._finding.is_empty and (self._is_full() or large is not None):
-                    yield self._take()
-                if large is not None:
-                    yield Finding(found=[large], expected_bytes=large.stat.size, is_large=True)
+            self._visit_us = min(self._since[_join(directory, name)] for name in names)
+            try:
+                for large in self._visit(directory, names, deep=deep):
+                    if not self._finding.is_empty and (self._is_full() or large is not None):
+                        yield self._take()
+                    if large is not None:
+                        yield Finding(found=[large], expected_bytes=large.stat.size, is_large=True)
+            except SourceMissing as missing:
+                self.missing.add(missing.root)
+                for name in names:
+                    self._look_again(_join(directory, name), self._depths[_join(directory, name)])
         self._drop_former_roots()
         for start in range(0, len(self._gone), GONE_MAX):
             if not self._finding.is_empty:
@@ -209,13 +221,20 @@ class Survey:
     def _defer(self, parent: int, name: bytes, path: bytes, *, deep: bool = False) -> None:
         """The entry is in flight. Unless this survey itself found it, look again later."""
         if self._in_flight.entries.get((parent, name)) is not self:
-            self._finding.deferred.append((path, deep))
+            self._look_again(path, Depth.BELOW if deep else Depth.ENTRY)
+
+    def _since_us(self, path: bytes) -> int:
+        """Return since when a change at `path` may have been waiting."""
+        return self._since.get(path, self._visit_us)
+
+    def _look_again(self, path: bytes, depth: Depth) -> None:
+        self._finding.deferred.append(DirtyPlace(path, depth, self._since_us(path)))
 
     # -- what is there ---------------------------------------------------------------------------
 
     def _unlistable(self, path: bytes, errno: int) -> None:
         if errno in {ENOENT, ENOTDIR}:
-            self._finding.deferred.append((path, False))  # its own entry tells what happened
+            self._look_again(path, Depth.ENTRY)  # its own entry tells what happened
         else:
             self._finding.troubles.append(Trouble(path, "unreadable", errno))
 
@@ -273,7 +292,7 @@ class Survey:
         looked_for = rows.keys() if visit.names is None else set(visit.names)
         for name in looked_for - listing.entries.keys() - listing.failed.keys():
             if (parent, name) in in_flight:
-                self._finding.deferred.append((_join(visit.path, name), False))
+                self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:
                 self._gone.append((parent, name))
                 self.change_count += 1
@@ -312,11 +331,12 @@ class Survey:
             fid = self._same_file(now)
         if fid is None:
             fid, is_fresh = self._new_fid(), True
+        since_us = self._since_us(path)
         if now.nlink > 1 and now.type != EntryType.DIRECTORY:
             if self._links.get(fid) == now:
-                return Found(parent, name, path, fid, now, read=False, is_fresh=False)
+                return Found(parent, name, path, fid, now, since_us, read=False, is_fresh=False)
             self._links[fid] = now
-        return Found(parent, name, path, fid, now, read=True, is_fresh=is_fresh)
+        return Found(parent, name, path, fid, now, since_us, read=True, is_fresh=is_fresh)
 
     def _same_file(self, now: HostStat) -> int | None:
         """Return the file that this new name belongs to: another link, or a renamed file."""

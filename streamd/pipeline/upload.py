@@ -13,7 +13,14 @@ from streamd.catalog import objects
 from streamd.catalog.db import Catalog
 from streamd.catalog.objects import ObjectRow
 from streamd.effects import MICROSECONDS, Clock
-from streamd.errors import BlobConflict, BlobNotFound, PermanentError, StreamdError, TransientError
+from streamd.errors import (
+    BlobConflict,
+    BlobNotFound,
+    PermanentError,
+    StreamdError,
+    TransientError,
+    VaultUnreachable,
+)
 from streamd.format.envelope import Kind
 from streamd.storage.port import BlobName, BlobStore
 
@@ -21,6 +28,7 @@ PACKS_IN_FLIGHT: Final = 4
 _LOOK_SECONDS: Final = 5.0  # how often to look without having been told
 _PAUSE_SECONDS: Final = 10.0  # after a refusal: an operator has to change something
 _BATCH: Final = 64
+FINISH_PATIENCE_SECONDS: Final = 60.0
 
 
 class UploadObserver(Protocol):
@@ -66,8 +74,20 @@ class Uploader:
                 group.create_task(self._packs(), name=f"upload.pack.{number}")
 
     async def finish(self) -> None:
-        """Wait until everything that is durable here has arrived; for one-shot captures."""
-        while (await self._catalog.read(objects.backlog))[0]:
+        """Wait until everything that is durable here has arrived; for one-shot captures.
+
+        Raises VaultUnreachable after a minute without progress: the rest waits in the local copy.
+        """
+        loop = asyncio.get_running_loop()
+        left, since = -1, loop.time()
+        while (count := (await self._catalog.read(objects.backlog))[0]) > 0:
+            if count != left:
+                left, since = count, loop.time()
+            elif loop.time() - since > FINISH_PATIENCE_SECONDS:
+                raise VaultUnreachable(
+                    f"{count} objects wait in the local copy ({self.state})",
+                    endpoint="the container",
+                )
             self.wake()
             await asyncio.sleep(0.05)
 

@@ -24,7 +24,7 @@ from streamd.restore.plan import (
     RestorePlan,
     other_name,
 )
-from streamd.restore.target import Target, temporary_name
+from streamd.restore.target import KINDS, SET_IDS, Target, temporary_name
 
 _SHOWN: Final = 3
 _ZEROS: Final = bytes(1024 * 1024)
@@ -234,7 +234,10 @@ class Surveyor:
             return stat.S_ISLNK(status.st_mode) and version.target == self._target.link_target(
                 place.directory, place.name
             )
-        if version.type != EntryType.REGULAR or not stat.S_ISREG(status.st_mode):
+        if version.type != EntryType.REGULAR:
+            kind, device = KINDS[EntryType(version.type)], version.rdev
+            return (stat.S_IFMT(status.st_mode), status.st_rdev) == (kind, device)
+        if not stat.S_ISREG(status.st_mode):
             return False
         if (status.st_size, status.st_mtime_ns) != (version.size, version.mtime_ns):
             return False
@@ -246,10 +249,11 @@ class Surveyor:
 
     def _is_described(self, file: PlannedFile, status: os.stat_result) -> bool:
         version = file.version
-        is_link = version.type == EntryType.SYMLINK
-        return (is_link or stat.S_IMODE(status.st_mode) == version.mode) and (
-            not self._privileged or (status.st_uid, status.st_gid) == (version.uid, version.gid)
-        )
+        is_ours = (status.st_uid, status.st_gid) == (version.uid, version.gid)
+        if not is_ours and self._privileged:
+            return False
+        mode = version.mode if is_ours else version.mode & ~SET_IDS
+        return version.type == EntryType.SYMLINK or stat.S_IMODE(status.st_mode) == mode
 
     def _look_at_unfinished(self, file: PlannedFile) -> None:
         names = self._names.get(file.directory, ())

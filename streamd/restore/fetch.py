@@ -23,7 +23,7 @@ from streamd.restore.plan import PlannedFile, Refused, RestorePlan
 from streamd.restore.target import Notes, Target, stop_if_full
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader, Holder, Place, ReadJob, spans
-from streamd.vault.parallel import OBJECT_FAULTS, first_error
+from streamd.vault.parallel import OBJECT_FAULTS, first_error, in_thread
 
 LOCAL_WORKERS: Final = 2  # small files: more only wait for each other in the kernel
 REMOTE_WORKERS: Final = 8  # ranges of at most 4 MiB in flight
@@ -166,7 +166,7 @@ class Fetch:
     ) -> None:
         try:
             data = None if self._path_of else await self._chunks.read(job.read)
-            done = await _in_thread(partial(self._write_frames, target, job, data))
+            done = await in_thread(partial(self._write_frames, target, job, data))
         except OBJECT_FAULTS as error:
             done = _Done([(row, str(error)) for row in job.read.rows], 0, 0)
         for row, what in done.faults:
@@ -177,7 +177,7 @@ class Fetch:
         progress(self.progress())
 
     async def _run_plain(self, target: Target, batch: Sequence[int]) -> None:
-        self._count(await _in_thread(partial(self._write_plain, target, batch)))
+        self._count(await in_thread(partial(self._write_plain, target, batch)))
 
     def _count(self, done: _Done) -> None:
         self.result.file_count += done.files
@@ -316,10 +316,6 @@ class Fetch:
 
 def _offset(piece: tuple[int, memoryview]) -> int:
     return piece[0]
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 async def _share(

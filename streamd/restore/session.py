@@ -1,12 +1,11 @@
 """One restore from beginning to end, and the report of it."""
 
-import asyncio
 import ctypes
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Final, TypeVar
+from typing import Final
 
 from streamd.effects import Clock
 from streamd.errors import SpaceMissing, UsageInvalid, VaultDamaged
@@ -16,6 +15,7 @@ from streamd.restore.fetch import Fetch, Progress
 from streamd.restore.plan import OnConflict, PlannedFile, Planner, Refused, RestorePlan
 from streamd.restore.target import Notes, Target, open_target, stop_if_full
 from streamd.vault.journal_reader import Damage
+from streamd.vault.parallel import in_thread
 from streamd.vault.state_reader import StateReader
 from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault, utc_text
@@ -23,7 +23,6 @@ from streamd.vault.vault import Vault, utc_text
 _EXPAND_BATCH: Final = 1000
 _SPARE_BYTES: Final = 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class RestoreSession:
         root_path = b"/" if self._request.target is None else self._request.target
         root = _open_existing(root_path)
         try:
-            survey = await _in_thread(partial(self._survey, plan, root))
+            survey = await in_thread(partial(self._survey, plan, root))
             fetch = Fetch(self._chunks, plan, survey.write, path_of=self._path_of())
             to_read = await fetch.locate()
             self._check_space(plan, survey, root_path)
@@ -115,7 +114,8 @@ class RestoreSession:
                 self._foretell(plan, survey, to_read)
             else:
                 if root is None:
-                    root = open_target(root_path)
+                    is_place = plan.directories[0].version is None
+                    root = open_target(root_path, 0o755 if is_place else 0o700)
                 await self._carry_out(plan, survey, fetch, root)
         except OSError as error:
             raise UsageInvalid(f"{os.fsdecode(root_path)}: {error.strerror}") from error
@@ -145,7 +145,7 @@ class RestoreSession:
                 if state.note:
                     report.remarks.append(f"{selection.source}: {state.note}")
                 paths = [absolute_path(state, path) for path in selection.paths]
-                await _in_thread(partial(planner.add, state, paths, absolute=absolute))
+                await in_thread(partial(planner.add, state, paths, absolute=absolute))
         return planner.plan
 
     async def _expand(self, plan: RestorePlan) -> None:
@@ -221,13 +221,13 @@ class RestoreSession:
     async def _carry_out(self, plan: RestorePlan, survey: Survey, fetch: Fetch, root: int) -> None:
         target = Target(root, plan, privileged=self._privileged)
         try:
-            await _in_thread(partial(self._make_directories, plan, survey, target))
+            await in_thread(partial(self._make_directories, plan, survey, target))
             notes = await fetch.run(
                 lambda: Target(root, plan, privileged=self._privileged), self._progress
             )
-            await _in_thread(partial(self._finish, plan, survey, fetch, target))
+            await in_thread(partial(self._finish, plan, survey, fetch, target))
             if self._request.verify:
-                await _in_thread(partial(self._verify, plan, fetch, target))
+                await in_thread(partial(self._verify, plan, fetch, target))
         finally:
             target.close()
         for each in (*notes, target.notes):
@@ -352,7 +352,3 @@ def _open_existing(path: bytes) -> int | None:
         return None
     except OSError as error:
         raise UsageInvalid(f"{os.fsdecode(path)}: {error.strerror}") from error
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)

@@ -25,9 +25,9 @@ _REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_MAX: Final = 96  # descriptors of directories kept by one writer
 _NOREPLACE: Final = 1
-_SET_IDS: Final = 0o6000
+SET_IDS: Final = 0o6000
 _UNPRIVILEGED_XATTRS: Final = (b"user.", b"system.posix_acl_")
-_KINDS: Final = {
+KINDS: Final = {
     EntryType.SYMLINK: stat.S_IFLNK,
     EntryType.FIFO: stat.S_IFIFO,
     EntryType.SOCKET: stat.S_IFSOCK,
@@ -214,7 +214,7 @@ class Target:
         if version.type == EntryType.SYMLINK:
             _again(name, parent, lambda: os.symlink(version.target, name, dir_fd=parent))
         else:
-            mode = _KINDS[EntryType(version.type)] | 0o600
+            mode = KINDS[EntryType(version.type)] | 0o600
             _again(name, parent, lambda: os.mknod(name, mode, version.rdev, dir_fd=parent))
         try:
             self._describe_node(name, parent, file)
@@ -293,7 +293,7 @@ class Target:
         if (version.uid, version.gid) == (os.geteuid(), os.getegid()):
             return version.mode
         self.notes.add("owner not restored, since only root may do that", path)
-        return version.mode & ~_SET_IDS
+        return version.mode & ~SET_IDS
 
     def _describe_node(self, name: bytes, parent: int, file: PlannedFile) -> None:
         """Through a descriptor: the name may be somebody else's by now, the node is ours."""
@@ -302,7 +302,7 @@ class Target:
         handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
         try:
             kind = stat.S_IFMT(os.fstat(handle).st_mode)
-            if kind != _KINDS[EntryType(version.type)]:
+            if kind != KINDS[EntryType(version.type)]:
                 raise FileExistsError(errno.EEXIST, "somebody else writes to the target")
             node = b"/proc/self/fd/%d" % handle
             if self._privileged:
@@ -385,7 +385,7 @@ def _again(name: bytes, parent: int, make: Callable[[], None]) -> None:
         make()
 
 
-def open_target(path: bytes) -> int:
-    """Open the target directory, making it if need be; the caller closes. OSError."""
-    os.makedirs(path, mode=0o755, exist_ok=True)
+def open_target(path: bytes, mode: int) -> int:
+    """Open the target directory, made with `mode` if need be; the caller closes. OSError."""
+    os.makedirs(path, mode=mode, exist_ok=True)
     return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

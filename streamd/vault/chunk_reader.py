@@ -6,7 +6,6 @@ be damaged, its chunks are looked for elsewhere. An unreadable object is noted i
 never stands in the way of what does not need it.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -22,7 +21,7 @@ from streamd.model.entry import ContentRun, EntryType, FileVersion
 from streamd.model.ids import CHUNK_ID_SIZE
 from streamd.storage.port import BlobInfo, BlobName
 from streamd.vault.journal_reader import Damage
-from streamd.vault.parallel import in_waves
+from streamd.vault.parallel import in_thread, in_waves
 from streamd.vault.vault import Vault
 
 WIDTH: Final = 16  # indexes read at a time
@@ -278,8 +277,7 @@ class ChunkReader:
 
     async def _read_job(self, job: ReadJob) -> dict[FrameRow, Buffer | Exception]:
         data = await self.read(job)
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(None, lambda: dict(self.open_frames(job, data)))
+        return await in_thread(lambda: dict(self.open_frames(job, data)))
 
     async def read_all(self, ids: Iterable[bytes], role: Role) -> dict[bytes, bytes]:
         """Return chunks by id; for sets that fit into memory. Raises VaultDamaged."""

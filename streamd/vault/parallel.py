@@ -48,6 +48,25 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
+async def in_thread(work: Callable[[], R]) -> R:
+    """Return what `work` returns, run in a thread; outlive it even when cancelled.
+
+    A thread cannot be cancelled: were we to return before it ends, the descriptors and databases
+    that it uses would be closed under it.
+    """
+    future = asyncio.get_running_loop().run_in_executor(None, work)
+    cancelled: asyncio.CancelledError | None = None
+    while not future.done():
+        try:
+            await asyncio.wait((future,))
+        except asyncio.CancelledError as cancellation:
+            cancelled = cancellation
+    if cancelled is None:
+        return future.result()
+    future.exception()  # looked at, or asyncio complains about an error nobody saw
+    raise cancelled
+
+
 async def in_waves(
     items: Iterable[T],
     work: Callable[[T], Awaitable[R]],

@@ -5,7 +5,6 @@ journal behind that checkpoint has been thinned, T falls back to what was kept b
 the answer says so.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,7 +25,7 @@ from streamd.model.record import NO_SOURCE, SOURCE_KEY, Gap, Mark, Op, Record
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.journal_reader import Damage, JournalReader, SegmentHead
-from streamd.vault.parallel import OBJECT_FAULTS
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault, utc_text
 
@@ -223,7 +222,7 @@ class StateReader:
                 {page.id for page in root.pages}, Role.META
             ):
                 for plain in chunks.values():
-                    await _in_thread(partial(_load_page, state, plain))
+                    await in_thread(partial(_load_page, state, plain))
             if check:
                 state.expect(root.state)
         except BaseException:
@@ -339,7 +338,7 @@ class _Replay:
             )
             if self._state.source in segment.sources:
                 self._end_us = max(self._end_us, min(segment.end_us, self._state.asked_us))
-                await _in_thread(partial(self._apply, writer, segment))
+                await in_thread(partial(self._apply, writer, segment))
         if not self._is_based:
             proven = self._begins or self._state.sums_checked > 0
             self.is_complete = proven and self._state.get(SOURCE_KEY) is not None
@@ -412,10 +411,6 @@ def _utc(at_us: int) -> str:
         return utc_text(at_us)
     except (ValueError, OverflowError, OSError):
         return "the end of time" if at_us > 0 else "the beginning of time"
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(None, work)
 
 
 async def _merged(

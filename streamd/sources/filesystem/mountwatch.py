@@ -6,18 +6,22 @@ interested in, and remembered until a directory is renamed or removed.
 """
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from streamd.effects import Clock
+from streamd.observe.logging import get_logger
 from streamd.sources.filesystem import fanotify
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.mounts import Mount
 from streamd.sources.filesystem.scope import below, join
 
 _CACHE_MAX: Final = 50_000
+_CLIMB_MAX: Final = 4096  # directories to go up until a path is short enough to be said
+_LOG: Final = get_logger("watch")
 _SLICE: Final = 1  # reads of one turn on the event loop
 
 
@@ -83,7 +87,11 @@ class _DeviceWatch:
                 if not events:
                     return now
                 for event in events:
-                    self._deliver(event)
+                    try:
+                        self._deliver(event)
+                    except Exception as error:  # noqa: BLE001 - a lost event must become a gap
+                        _LOG.error("event-not-understood", error=repr(error), mask=event.mask)
+                        self._lose()
             return None
         finally:
             for fd in self._mount_fds.values():  # an open one would make umount fail
@@ -160,6 +168,30 @@ class _DeviceWatch:
         for subscription in self.subscriptions:
             subscription.inbox.lose("overflow", subscription.configured)
 
+    def _lose_below(self, fd: int, mount: Mount) -> None:
+        """Have the nearest directory whose path the kernel can say scanned, if it is protected."""
+        at = os.dup(fd)
+        try:
+            for _ in range(_CLIMB_MAX):
+                parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+                os.close(at)
+                at = parent
+                with contextlib.suppress(OSError):
+                    path = fanotify.path_of(at)
+                    break
+            else:
+                return
+        except OSError:
+            return  # gone meanwhile; its own removal tells
+        finally:
+            os.close(at)
+        place = _Place()
+        for subscription in self.subscriptions:
+            if subscription.mount == mount:
+                _relate(place, subscription, path)
+        for inbox, directory in place.inside:
+            inbox.lose("path-too-long", directory)
+
     def _place(self, handle: bytes) -> _Place | None:
         """Return what the directory with this handle is to us; None when it is gone."""
         place = self._places.get(handle)
@@ -183,6 +215,9 @@ class _DeviceWatch:
                     continue
                 try:
                     paths[mount] = fanotify.path_of(fd)
+                except OSError:  # longer than the kernel can say
+                    self._lose_below(fd, mount)
+                    continue
                 finally:
                     os.close(fd)
             _relate(place, subscription, paths[mount])

@@ -127,7 +127,7 @@ async def test_a_collected_beginning_is_no_damage():
 @pytest.mark.asyncio
 @pytest.mark.parametrize("back", [0, 1, 2, 3])
 async def test_since_finds_the_segment_that_contains_the_instant(back):
-    builder, names = await built()
+    builder, _names = await built()
     reader = JournalReader(builder.vault, builder.writer_id)
     heads = [head async for head in reader.segment_heads()]
     found = await positions(builder, since_us=heads[back].start_us)
@@ -136,7 +136,7 @@ async def test_since_finds_the_segment_that_contains_the_instant(back):
 
 @pytest.mark.asyncio
 async def test_until_stops_in_front_of_the_first_later_segment():
-    builder, names = await built()
+    builder, _names = await built()
     reader = JournalReader(builder.vault, builder.writer_id)
     heads = [head async for head in reader.segment_heads()]
     found = await positions(builder, until_us=heads[2].start_us - 1)
@@ -145,7 +145,7 @@ async def test_until_stops_in_front_of_the_first_later_segment():
 
 @pytest.mark.asyncio
 async def test_records_are_read_without_inline_content():
-    builder, names = await built()
+    builder, _names = await built()
     reader = JournalReader(builder.vault, builder.writer_id)
     whole = [len(s.records(builder.keys.secret_for)) async for s in reader.journal()]
     assert [len(records) async for _, records in reader.records()] == whole
