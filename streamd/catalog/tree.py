@@ -87,10 +87,12 @@ class TreeLookup:
         ).fetchone()
         return row is not None
 
-    def entry(self, parent: int, name: bytes) -> tuple[int, int] | None:
-        """Return (fid, type) of one entry."""
+    def directory(self, parent: int, name: bytes) -> tuple[int, int] | None:
+        """Return (fid, inode number) of the directory `name` in directory `parent`."""
         row = self._connection.execute(
-            "SELECT fid, type FROM dirent WHERE parent = ? AND name = ?", (parent, name)
+            "SELECT n.fid, n.ino FROM dirent d JOIN node n ON n.fid = d.fid"
+            " WHERE d.parent = ? AND d.name = ? AND d.type = ?",
+            (parent, name, int(EntryType.DIRECTORY)),
         ).fetchone()
         return None if row is None else (row[0], row[1])
 

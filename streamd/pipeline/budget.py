@@ -46,7 +46,8 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.give_back(size)  # granted in the same moment
             else:
-                queue.remove((size, turn))
+                if (size, turn) in queue:
+                    queue.remove((size, turn))
                 self._grant()
             raise
         finally:
@@ -55,10 +56,11 @@ class Budget:
     def _grant(self) -> None:
         """Give what is free to those who wait, live ones first."""
         for live, queue in zip((True, False), self._queues, strict=True):
-            while queue and self._fits(queue[0][0], live=live):
+            while queue and (queue[0][1].done() or self._fits(queue[0][0], live=live)):
                 size, turn = queue.popleft()
-                self.used_bytes += size
-                turn.set_result(None)
+                if not turn.done():  # else it was cancelled and has not run yet
+                    self.used_bytes += size
+                    turn.set_result(None)
 
     def adjust(self, old: int, new: int) -> int:
         """Turn a holding of `old` bytes into one of `new`; returns `new`. Never waits."""

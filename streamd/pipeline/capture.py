@@ -156,12 +156,13 @@ class Pipeline:
     ) -> None:
         """Hand in a finding; waits while the pipeline is full."""
         key = (stream.number, lane)
-        sequence = self._sequences.get(key, 0)
-        self._sequences[key] = sequence + 1
-        job = Job(stream, key, sequence, finding, first_us, survey_done, list(gaps), list(marks))
+        job = Job(stream, key, -1, finding, first_us, survey_done, list(gaps), list(marks))
+        await self.intake.send(job, finding.expected_bytes, lane)
+        # Only what is inside gets a number: whoever is cancelled while waiting leaves no hole.
+        job.sequence = self._sequences.get(key, 0)
+        self._sequences[key] = job.sequence + 1
         self._open_jobs += 1
         self._idle.clear()
-        await self.intake.send(job, finding.expected_bytes, lane)
 
     async def settled(self) -> None:
         """Wait until nothing is in flight."""

@@ -53,7 +53,10 @@ class Channel(Generic[T]):
         )
 
     async def send(self, item: T, size: int, lane: int = BULK) -> None:
-        """Append `item`; waits while the lane is full."""
+        """Append `item`; waits while the lane is full. Raises Closed if it is closed meanwhile.
+
+        Once the item is in, the call returns without giving up its turn on the loop.
+        """
         assert not self._closed, f"send on closed channel {self.name}"
         if not self._has_room(lane, size):
             loop = asyncio.get_running_loop()
@@ -61,6 +64,8 @@ class Channel(Generic[T]):
             while not self._has_room(lane, size):
                 self._writable[lane].clear()
                 await self._writable[lane].wait()
+                if self._closed:
+                    raise Closed(self.name)
             self.blocked_seconds += loop.time() - started
         self._lanes[lane].append((item, size))
         self._bytes[lane] += size
@@ -70,6 +75,8 @@ class Channel(Generic[T]):
         """Say that no more items follow; those inside are still delivered."""
         self._closed = True
         self._readable.set()
+        for writable in self._writable:
+            writable.set()
 
     async def receive(self, lanes: tuple[int, ...] = (LIVE, BULK)) -> T:
         """Return the next item of `lanes`, the first lane first. Raises Closed at the end."""

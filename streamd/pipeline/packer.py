@@ -71,10 +71,9 @@ class Packer:
             self._wake.set()
 
     async def flush(self) -> None:
-        """Let every open pack go now."""
-        for role in list(self._open):
-            pack = self._open.pop(role)
-            await self.full.send(pack, pack.size_bytes)
+        """Let every open pack go now. Who asks may be cancelled: our own task sends them."""
+        self._overdue.update(self._open)
+        self._wake.set()
 
     async def run(self) -> None:
         """Encode and publish packs until the channel is closed."""

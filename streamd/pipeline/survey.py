@@ -6,6 +6,7 @@ committed yet is in `InFlight`; a survey leaves such entries alone and asks for 
 because only the committed tree is firm ground.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
@@ -89,6 +90,8 @@ class Survey:
         self._depths = {place.path: Depth(place.depth) for place in places}
         self._since = {place.path: place.first_us for place in places}
         self._visit_us = 0  # since when the places of the visit under way are dirty
+        self._inodes: dict[bytes, int] = {}  # of those directories, as far as known
+        self._touched: dict[bytes, int] = {}  # directories in which names came or went
         self._finding = Finding()
         self._gone: list[tuple[int, bytes]] = []
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
@@ -105,7 +108,7 @@ class Survey:
         Removals come last: a file or directory that moved has its new name by then, and moving
         a directory costs two records instead of all that is below it.
         """
-        for directory, names, deep in self._visits():
+        for directory, names, deep in itertools.chain(self._visits(), self._touched_visits()):
             self._visit_us = min(self._since[_join(directory, name)] for name in names)
             try:
                 for large in self._visit(directory, names, deep=deep):
@@ -155,6 +158,21 @@ class Survey:
         for directory, names in deep.items():
             yield directory, names, True
 
+    def _touched_visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
+        """Yield the directories in which names came or went: their own times changed, unannounced.
+
+        Called when all places have been visited.
+        """
+        by_directory: dict[bytes, list[bytes]] = {}
+        for path, since_us in self._touched.items():
+            at = self._split(path)
+            if at is not None:
+                by_directory.setdefault(at[0], []).append(at[1])
+                self._since.setdefault(path, since_us)
+                self._depths.setdefault(path, Depth.ENTRY)
+        for directory, names in by_directory.items():
+            yield directory, names, False
+
     def _split(self, path: bytes) -> tuple[bytes, bytes] | None:
         """Return (directory, name); None for a path outside the source."""
         for root in self._source.roots:
@@ -176,11 +194,11 @@ class Survey:
         parent = self._resolve(at[0])
         if parent is None or (parent, at[1]) in self._in_flight.entries:
             return None
-        entry = self._lookup.entry(parent, at[1])
-        if entry is None or entry[1] != EntryType.DIRECTORY:
+        known_here = self._lookup.directory(parent, at[1])
+        if known_here is None:
             return None
-        self._directories[directory] = entry[0]
-        return entry[0]
+        self._directories[directory], self._inodes[directory] = known_here
+        return known_here[0]
 
     def _visit(self, directory: bytes, names: list[bytes], *, deep: bool) -> Iterator[Found | None]:
         """Look at names in a directory, and below. Yields a large file, or None: batch may go."""
@@ -202,6 +220,11 @@ class Survey:
             listing = self._source.examine(visit.path, visit.names)
             if listing.error:
                 self._unlistable(visit.path, listing.error)
+                continue
+            if listing.ino != (self._inodes.get(visit.path) or listing.ino):
+                # Another directory stands here than the one that the catalog has under this path.
+                self._directories.pop(visit.path, None)
+                self._look_again(visit.path, Depth.BELOW)
                 continue
             self._check_roots(visit, listing)
             below: list[_Visit] = []
@@ -270,10 +293,12 @@ class Survey:
             row = rows.get(name)
             found = self._judge(parent, name, visit.path, row, now)
             if now.type == EntryType.DIRECTORY and name not in listing.closed:
-                self._descend(visit, name, row, found, below)
+                self._descend(visit, name, now.ino, row, found, below)
             if found is None:
                 continue
             self.change_count += 1
+            if row is None or row.fid != found.fid:
+                self._touch(visit)
             self._in_flight.add(found, self)
             if now.type == EntryType.REGULAR and found.read:
                 if now.size > BATCH_BYTES_MAX:
@@ -283,6 +308,10 @@ class Survey:
             self._finding.found.append(found)
             if self._is_full():
                 yield None
+
+    def _touch(self, visit: "_Visit") -> None:
+        if visit.names is not None and visit.path != VIRTUAL_ROOT:
+            self._touched.setdefault(visit.path, self._visit_us)
 
     def _missing(self, visit: "_Visit", listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
@@ -295,22 +324,26 @@ class Survey:
                 self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:
                 self._gone.append((parent, name))
+                self._touch(visit)
                 self.change_count += 1
 
     def _descend(
         self,
         visit: "_Visit",
         name: bytes,
+        ino: int,
         row: NodeRow | None,
         found: Found | None,
         below: list["_Visit"],
     ) -> None:
+        """Remember a directory, and have it visited if it is new here or everything is."""
         fid = found.fid if found is not None else row.fid if row is not None else None
         assert fid is not None
+        # Also when it is in flight now: places below it are looked at by this survey all the same.
+        child = _join(visit.path, name)
+        self._directories[child], self._inodes[child] = fid, ino
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
-            child = _join(visit.path, name)
-            self._directories[child] = fid
             below.append(_Visit(child, fid, None, deep=True))
 
     def _judge(

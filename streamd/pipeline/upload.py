@@ -93,6 +93,7 @@ class Uploader:
 
     async def _ordered(self) -> None:
         while True:
+            self._wake[0].clear()
             rows = await self._catalog.read(objects.pending_uploads, 1, packs=False)
             if rows and not await self._catalog.read(objects.unfinished_among, rows[0].needs):
                 await self._upload(rows[0])
@@ -101,6 +102,7 @@ class Uploader:
 
     async def _packs(self) -> None:
         while True:
+            self._wake[1].clear()
             rows = await self._catalog.read(objects.pending_uploads, _BATCH, packs=True)
             row = next((row for row in rows if row.number not in self._busy), None)
             if row is None:
@@ -114,7 +116,6 @@ class Uploader:
 
     @staticmethod
     async def _look(event: asyncio.Event) -> None:
-        event.clear()
         try:
             async with asyncio.timeout(_LOOK_SECONDS):
                 await event.wait()

@@ -105,7 +105,8 @@ class Examiner:
         if self._scope.tags:
             wanted = self._without_tagged(fd, directory, wanted, whole=names is None)
         keep = self._filter(directory)
-        device = os.fstat(fd).st_dev
+        own = os.fstat(fd)
+        device, listing.ino = own.st_dev, own.st_ino
         entries = listing.entries
         lstat = os.stat
         foreign = []

@@ -1,0 +1,135 @@
+"""What must hold of a vault, compared with the model that it was captured from."""
+
+from scripted import ModelFs
+from simhost import START_US, Machine, Sample
+
+from streamd.errors import NotFound
+from streamd.format.segment import FIRST_PREVIOUS
+from streamd.model.entry import EntryType, FileVersion, VersionFlag
+from streamd.model.ids import ROOT_FID, WriterId
+from streamd.model.record import SOURCE_KEY, parse_dirent_key, parse_version_key
+from streamd.storage.memory import MemoryBlobStore
+from streamd.vault.journal_reader import JournalReader
+from streamd.vault.state_reader import StateReader
+from streamd.vault.tree_state import TreeState
+
+LATEST_US = 1 << 60
+
+
+async def check_journal(machine: Machine, store=None) -> list[str]:
+    """The journal is dense, chained and authentic, and times never go back. Returns names."""
+    last_us, previous, names = 0, FIRST_PREVIOUS, []
+    vault = machine.vault(store)
+    async for segment in JournalReader(vault, WriterId(vault.keys.writer)).journal():
+        assert segment.previous == previous
+        previous = segment.hash
+        assert segment.start_us >= last_us
+        for record in segment.records(vault.keys.secret_for):
+            assert segment.start_us + record.dt_us >= last_us
+            last_us = segment.start_us + record.dt_us
+        names.append(segment.position)
+    return names
+
+
+def check_shape(state: TreeState) -> None:
+    """No orphans, nothing dangling, a directory has one name, everything can be reached."""
+    versions, entries = {}, {}
+    for key, _ in state.rows():
+        fid = parse_version_key(key)
+        place = parse_dirent_key(key)
+        if fid is not None:
+            versions[fid] = state.version(fid)
+        elif place is not None:
+            entries[place] = state.entry(*place)
+        else:
+            assert key == SOURCE_KEY
+    named: dict[int, int] = {}
+    for (parent, _), entry in entries.items():
+        assert entry.fid in versions, "an entry names nothing"
+        assert parent == ROOT_FID or versions[parent].type == EntryType.DIRECTORY
+        assert versions[entry.fid].type == entry.type
+        named[entry.fid] = named.get(entry.fid, 0) + 1
+    assert named.keys() == versions.keys(), "a version without a name"
+    for fid, count in named.items():
+        assert count == 1 or versions[fid].type != EntryType.DIRECTORY, "a directory has two names"
+    reached = {entry.dirent.fid for entry in state.walk() if entry.path}
+    assert reached == versions.keys(), "something cannot be reached"
+
+
+async def value_of(reader: StateReader, version: FileVersion) -> tuple:
+    if version.type == EntryType.DIRECTORY:
+        return (version.type, version.mode, b"", 0)
+    if version.type == EntryType.SYMLINK:
+        return (version.type, version.mode, version.target, version.mtime_ns)
+    parts = [bytes(part) async for part in reader.chunks.content(version)]
+    return (version.type, version.mode, b"".join(parts), version.mtime_ns)
+
+
+async def values_at(reader: StateReader, at_us: int) -> tuple[dict, dict, set]:
+    """Return path -> value, path -> fid, and the paths that are fuzzy."""
+    values, fids, fuzzy = {}, {}, set()
+    with await reader.state_at("sim", at_us) as state:
+        assert not state.damage, state.damage
+        check_shape(state)
+        entries = [entry for entry in state.walk() if entry.path]
+    for entry in entries:
+        assert entry.version is not None
+        values[entry.path] = await value_of(reader, entry.version)
+        fids[entry.path] = entry.dirent.fid
+        if entry.version.flags & VersionFlag.FUZZY:
+            fuzzy.add(entry.path)
+    return values, fids, fuzzy
+
+
+async def check_final(machine: Machine, store=None) -> None:
+    """The vault holds the model as it is, exactly."""
+    reader = StateReader(machine.vault(store))
+    values, fids, fuzzy = await values_at(reader, LATEST_US)
+    nodes = dict(machine.fs.walk())
+    assert values == {path: node.value() for path, node in nodes.items()}
+    assert not fuzzy
+    by_ino: dict[int, set] = {}
+    by_fid: dict[int, set] = {}
+    for path, node in nodes.items():
+        by_ino.setdefault(node.ino, set()).add(path)
+        by_fid.setdefault(fids[path], set()).add(path)
+    assert sorted(map(sorted, by_ino.values())) == sorted(map(sorted, by_fid.values()))
+
+
+def compare(fs: ModelFs, values: dict, fuzzy: set, from_us: int, to_us: int, what: str) -> None:
+    """Every path is in a state that it had at some time between two instants."""
+    for path in fs.history.keys() | values.keys():
+        if path in fuzzy:
+            continue
+        allowed = fs.values_in(path, from_us, to_us)
+        value = values.get(path)
+        assert value in allowed, (
+            f"{what}: {path!r} is {value}, not one of {allowed};"
+            f" promised {(from_us - START_US) / 1e6}, now {(to_us - START_US) / 1e6};"
+            f" history {[(round((at - START_US) / 1e6, 6), v) for at, v in fs.history.get(path, [])]}"
+        )
+
+
+async def check_sample(machine: Machine, sample: Sample) -> None:
+    """What was promised at an instant was kept by what the store held then."""
+    if sample.through_us <= START_US or sample.blobs is None:
+        return
+    store = MemoryBlobStore(machine.clock)
+    store._blobs = sample.blobs
+    try:
+        values, _, fuzzy = await values_at(StateReader(machine.vault(store)), LATEST_US)
+    except NotFound:
+        values, fuzzy = {}, set()
+    what = f"in the {sample.destination} store at {(sample.at_us - START_US) / 1e6}"
+    compare(machine.fs, values, fuzzy, sample.through_us, sample.at_us, what)
+
+
+async def check_past(machine: Machine, sample: Sample) -> None:
+    """A restore at that instant gives what was promised then."""
+    if sample.through_us <= START_US:
+        return
+    try:
+        values, _, fuzzy = await values_at(StateReader(machine.vault()), sample.at_us)
+    except NotFound:
+        values, fuzzy = {}, set()
+    compare(machine.fs, values, fuzzy, sample.through_us, sample.at_us, f"at {sample.at_us}")
