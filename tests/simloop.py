@@ -66,6 +66,7 @@ class SimLoop(asyncio.BaseEventLoop):
     def __init__(self, seed: int | None = None) -> None:
         super().__init__()
         self._rng = None if seed is None else random.Random(seed)
+        self._queues: dict[int, deque[Any]] = {}  # what waits for a single thread
         self._halted: BaseException | None = None
         self.now = 0.0
         self.steps = 0
@@ -84,8 +85,13 @@ class SimLoop(asyncio.BaseEventLoop):
         future: asyncio.Future[Any] = self.create_future()
         if self._rng is None:
             self._work(future, func, args)
+            return future
+        delay = self._rng.choice((0.0, self._rng.random() * THREAD_SECONDS_MAX))
+        if getattr(executor, "_max_workers", 0) == 1:  # one thread: first come, first served
+            queue = self._queues.setdefault(id(executor), deque())
+            queue.append((future, func, args))
+            self.call_later(delay, lambda: self._work(*queue.popleft()))
         else:
-            delay = self._rng.choice((0.0, self._rng.random() * THREAD_SECONDS_MAX))
             self.call_later(delay, self._work, future, func, args)
         return future
 

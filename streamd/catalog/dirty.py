@@ -7,7 +7,9 @@ that arrives in between resets the row, so it is looked at again. After a crash 
 import sqlite3
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+EVER: Final = 1  # an age: whatever happened before was never captured
 
 
 class Depth(IntEnum):
@@ -32,9 +34,9 @@ class DirtyPlace(NamedTuple):
 
 
 def note(
-    connection: sqlite3.Connection, source: int, places: Mapping[bytes, int], now_us: int
+    connection: sqlite3.Connection, source: int, places: Mapping[bytes, int], since_us: int
 ) -> None:
-    """Remember places, each with its depth.
+    """Remember places, each with its depth, in which nothing was missed before `since_us`.
 
     One that is known keeps its age, unless a survey has it already.
     """
@@ -42,9 +44,10 @@ def note(
         "INSERT INTO dirty (source, path, deep, first_us) VALUES (?, ?, ?, ?)"
         " ON CONFLICT DO UPDATE SET"
         "   deep = CASE WHEN picked = 0 THEN max(deep, excluded.deep) ELSE excluded.deep END,"
-        "   first_us = CASE WHEN picked = 0 THEN first_us ELSE excluded.first_us END,"
+        "   first_us = CASE WHEN picked = 0 THEN min(first_us, excluded.first_us)"
+        "     ELSE excluded.first_us END,"
         "   picked = 0",
-        [(source, path, int(depth), now_us) for path, depth in places.items()],
+        [(source, path, int(depth), since_us) for path, depth in places.items()],
     )
 
 
@@ -62,12 +65,16 @@ def pick(
         "UPDATE dirty SET picked = ? WHERE source = ? AND path = ?",
         [(survey, source, path) for path, _, _ in rows],
     )
+    if rows:
+        oldest = min(first_us for _, _, first_us in rows)
+        connection.execute("INSERT INTO survey VALUES (?, ?, ?)", (source, survey, oldest))
     return [DirtyPlace(*row) for row in rows]
 
 
 def resolve(connection: sqlite3.Connection, source: int, survey: int) -> None:
     """Forget the places of a survey whose findings are durable."""
     connection.execute("DELETE FROM dirty WHERE source = ? AND picked = ?", (source, survey))
+    connection.execute("DELETE FROM survey WHERE source = ? AND number = ?", (source, survey))
 
 
 def put_back(connection: sqlite3.Connection, source: int, places: Iterable[DirtyPlace]) -> None:
@@ -81,19 +88,30 @@ def put_back(connection: sqlite3.Connection, source: int, places: Iterable[Dirty
 
 
 def release(connection: sqlite3.Connection, source: int) -> None:
-    """Nobody looks at this source any more: its places are open again."""
-    connection.execute("UPDATE dirty SET picked = 0 WHERE source = ? AND picked != 0", (source,))
+    """Nobody looks at this source any more: its places are open again.
+
+    What became dirty anew during a survey that did not end gets that survey's age.
+    """
+    connection.execute(
+        "UPDATE dirty SET picked = 0, first_us = min(first_us, coalesce("
+        " (SELECT min(first_us) FROM survey WHERE source = ?1), first_us)) WHERE source = ?1",
+        (source,),
+    )
+    connection.execute("DELETE FROM survey WHERE source = ?", (source,))
 
 
 def release_all(connection: sqlite3.Connection) -> None:
     """At start: whatever a survey had in hand when the process ended is open again."""
-    connection.execute("UPDATE dirty SET picked = 0 WHERE picked != 0")
+    for (source,) in connection.execute("SELECT number FROM source").fetchall():
+        release(connection, source)
 
 
 def oldest_us(connection: sqlite3.Connection, source: int) -> int | None:
-    """Return since when the oldest place has been waiting; None: nothing is dirty."""
+    """Return since when the oldest change has been waiting; None: nothing is dirty."""
     row = connection.execute(
-        "SELECT min(first_us) FROM dirty WHERE source = ?", (source,)
+        "SELECT min(first_us) FROM (SELECT min(first_us) AS first_us FROM dirty WHERE source = ?1"
+        " UNION ALL SELECT min(first_us) FROM survey WHERE source = ?1)",
+        (source,),
     ).fetchone()
     return None if row[0] is None else int(row[0])
 

@@ -75,6 +75,8 @@ def mark_put(connection: sqlite3.Connection, number: int, state: ObjectState) ->
     connection.execute(
         "UPDATE object SET state = ? WHERE number = ? AND state < ?", (state, number, state)
     )
+    if state is ObjectState.VAULT:
+        connection.execute("DELETE FROM waiting WHERE object = ?", (number,))
 
 
 def mark_uploaded(connection: sqlite3.Connection, number: int) -> dict[str, int]:
@@ -137,6 +139,16 @@ def oldest_waiting_us(connection: sqlite3.Connection, source: int) -> int | None
     """Return since when the oldest change not in the vault of record has been waiting."""
     row = connection.execute(
         "SELECT min(first_us) FROM waiting WHERE source = ?", (source,)
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def oldest_unput_us(connection: sqlite3.Connection, source: int) -> int | None:
+    """Return since when the oldest change that is recorded and not put has been waiting."""
+    row = connection.execute(
+        "SELECT min(w.first_us) FROM unput u JOIN waiting w ON w.object = u.object"
+        " WHERE w.source = ?",
+        (source,),
     ).fetchone()
     return None if row[0] is None else int(row[0])
 

@@ -66,6 +66,15 @@ CREATE TABLE dirty (
 
 CREATE INDEX dirty_age ON dirty (source, first_us);
 
+-- Surveys under way: since when the oldest change that one was begun for has been waiting. The row of
+-- a place may have a younger age by then, for it starts anew when an event makes the place dirty again.
+CREATE TABLE survey (
+    source   INTEGER NOT NULL,
+    number   INTEGER NOT NULL,
+    first_us INTEGER NOT NULL,
+    PRIMARY KEY (source, number)
+) WITHOUT ROWID;
+
 -- Which chunks the vault holds, and the object that was written first with it.
 CREATE TABLE chunk (id BLOB PRIMARY KEY, object INTEGER NOT NULL) WITHOUT ROWID;
 
@@ -87,7 +96,8 @@ CREATE INDEX object_pending ON object (number) WHERE state < 2;
 -- Sealed objects whose put has not been seen to succeed: put again, the same bytes, at the next start.
 CREATE TABLE unput (object INTEGER PRIMARY KEY, data BLOB NOT NULL);
 
--- Segments not yet in the vault of record: since when the oldest change in them was waiting.
+-- Segments not yet put, or not yet in the vault of record: since when the oldest change in them was
+-- waiting.
 CREATE TABLE waiting (
     object   INTEGER NOT NULL,
     source   INTEGER NOT NULL,

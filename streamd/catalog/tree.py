@@ -87,14 +87,14 @@ class TreeLookup:
         ).fetchone()
         return row is not None
 
-    def directory(self, parent: int, name: bytes) -> tuple[int, int] | None:
-        """Return (fid, inode number) of the directory `name` in directory `parent`."""
+    def directory(self, parent: int, name: bytes) -> tuple[int, HostStat] | None:
+        """Return (fid, stat as captured) of the directory `name` in directory `parent`."""
         row = self._connection.execute(
-            "SELECT n.fid, n.ino FROM dirent d JOIN node n ON n.fid = d.fid"
+            f"SELECT n.fid, {_STAT_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
             " WHERE d.parent = ? AND d.name = ? AND d.type = ?",
             (parent, name, int(EntryType.DIRECTORY)),
         ).fetchone()
-        return None if row is None else (row[0], row[1])
+        return None if row is None else (row[0], HostStat._make(row[1:]))
 
     def paths_of(self, fid: int, limit: int = 1000) -> list[bytes]:
         """Return the paths of a file, at most `limit` of them."""
@@ -163,7 +163,7 @@ class TreeWriter:
     def __init__(self, connection: sqlite3.Connection, state: SourceState) -> None:
         self._connection = connection
         self._state = state
-        self.dropped: list[Intent] = []  # their directory is gone; their place needs another look
+        self.dropped: list[Intent] = []  # not (wholly) recorded: their place needs another look
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -279,8 +279,23 @@ class TreeWriter:
                 links[fid] = links.get(fid, 0) + 1
             if intent.version is not None:
                 self._version(intent, known, fresh)
+            elif not self._is_as_seen(intent, fresh):
+                self.dropped.append(intent)  # the name is right; the file needs another look
         self._flush(entries, fresh, links)
         return left
+
+    def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:
+        """Say whether the file of a name-only intent was captured as it was seen under that name.
+
+        It was not if reading it under its other name failed: that name may be gone meanwhile.
+        """
+        pending = fresh.get(intent.fid)
+        if pending is not None:
+            return pending.stat.ctime_ns == intent.stat.ctime_ns
+        row = self._connection.execute(
+            "SELECT ctime_ns FROM node WHERE fid = ?", (intent.fid,)
+        ).fetchone()
+        return row is not None and row[0] == intent.stat.ctime_ns
 
     def _version(self, intent: Intent, known: dict[int, bytes], fresh: dict[int, Intent]) -> None:
         assert intent.version is not None

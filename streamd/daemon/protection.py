@@ -17,7 +17,7 @@ from typing import Final
 
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import Catalog, get_int
-from streamd.catalog.dirty import Depth, DirtyPlace, Problem
+from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.tree import TreeLookup, entry_count
 from streamd.daemon.meters import Meters
 from streamd.effects import MICROSECONDS, Clock, Entropy
@@ -114,6 +114,8 @@ class Protection:
         self._fuzzy: dict[bytes, int] = {}
         self._fuzzy_found = asyncio.Event()
         self._note_count = 0
+        self._covered_us = EVER  # changes before were noticed by an earlier protection
+        self._born_us = clock.now_us()
         self._survey_numbers = survey_numbers
         self._done: dict[int, asyncio.Event] = {}
         stream.on_committed = self._on_committed
@@ -143,7 +145,7 @@ class Protection:
         await self._begin()
         await self._open_start_gap("not-watching")
         self.progress.state = "scanning"
-        await self._note(dict.fromkeys(self.stream.source.roots, Depth.SCAN))
+        await self._note(dict.fromkeys(self.stream.source.roots, Depth.SCAN), self._covered_us)
         for _ in range(SETTLE_ROUNDS_MAX):
             await self._survey(BULK)
             await self._survey(LIVE)
@@ -165,6 +167,7 @@ class Protection:
     async def _open_start_gap(self, reason: str) -> None:
         covered_us = await self._catalog.read(get_int, f"covered:{self.name}")
         if covered_us:
+            self._covered_us = covered_us
             self._gaps.append(_OpenGap(covered_us, reason, b""))
 
     # -- noticing --------------------------------------------------------------------------------
@@ -177,10 +180,14 @@ class Protection:
                 first = False
                 self.progress.is_watching = True
                 self._meters.watching(self.name, self.stream.source.watch_modes)
-                await self.ask_scan("start")
+                await self.ask_scan("start", since_us=self._covered_us)
 
     async def _take(self, batch: WatchBatch) -> None:
-        """Make the events of a batch durable as dirty places; then move the barrier."""
+        """Make the events of a batch durable as dirty places; then move the barrier.
+
+        What is in this batch happened after the barrier of the one before: that is its age.
+        """
+        since_us = self.progress.drained_us or self._covered_us
         places: dict[bytes, int] = {
             path: Depth.BELOW if deep else Depth.ENTRY for path, deep in batch.paths.items()
         }
@@ -190,14 +197,12 @@ class Protection:
         if batch.event_count:
             self._meters.events(self.name, batch.event_count)
         if batch.gap:
-            self._gaps.append(
-                _OpenGap(self.progress.drained_us or batch.drained_us, batch.gap, batch.scope)
-            )
+            self._gaps.append(_OpenGap(since_us, batch.gap, batch.scope))
             self._meters.overflow(self.name)
             _LOG.warning("events-lost", source=self.name, reason=batch.gap, scope=batch.scope)
-            await self.ask_scan(batch.gap, batch.scope)
+            await self.ask_scan(batch.gap, batch.scope, since_us=since_us)
         if places:
-            await self._note(places)
+            await self._note(places, since_us)
         self.progress.drained_us = max(self.progress.drained_us, batch.drained_us)
 
     def _paths_of(
@@ -207,23 +212,28 @@ class Protection:
         rows = [lookup.by_inode(dev, ino) for dev, ino in inodes]
         return [path for row in rows if row is not None for path in lookup.paths_of(row.fid)]
 
-    async def _note(self, places: dict[bytes, int]) -> None:
-        now_us = self._clock.now_us()
+    async def _note(self, places: dict[bytes, int], since_us: int) -> None:
+        """Have a look at places, in which nothing was missed before `since_us`."""
+        progress = self.progress
         self._note_count += 1
-        await self._catalog.write(dirty.note, self.stream.number, places, now_us)
-        if self.progress.local_oldest_us is None:
-            self.progress.local_oldest_us = now_us
-        self.progress.last_change_us = now_us
+        await self._catalog.write(dirty.note, self.stream.number, places, since_us)
+        self._note_count += 1  # an answer to a question asked meanwhile may not know of it
+        progress.local_oldest_us = min(progress.local_oldest_us or since_us, since_us)
+        progress.vault_oldest_us = min(progress.vault_oldest_us or since_us, since_us)
+        progress.last_change_us = self._clock.now_us()
         now = asyncio.get_running_loop().time()
         if self._first_dirty is None:
             self._first_dirty = now
         self._last_dirty = now
         self._changed.set()
 
-    async def ask_scan(self, reason: str, scope: bytes = b"") -> None:
-        """Have everything (or everything below `scope`) compared with the catalog."""
+    async def ask_scan(self, reason: str, scope: bytes = b"", *, since_us: int = 0) -> None:
+        """Have everything (or everything below `scope`) compared with the catalog.
+
+        Nothing was missed before `since_us`; 0: nothing at all, as far as is known.
+        """
         places = [scope] if scope else list(self.stream.source.roots)
-        await self._note(dict.fromkeys(places, Depth.SCAN))
+        await self._note(dict.fromkeys(places, Depth.SCAN), since_us or self._clock.now_us())
         self._scan_reason = reason
         self._scan_asked.set()
 
@@ -246,7 +256,8 @@ class Protection:
                     await asyncio.sleep(wait)
                     continue
                 self._first_dirty = None
-                more = await self._survey(LIVE)
+                await self._survey(LIVE)
+                more = await self._catalog.read(dirty.has_unpicked, self.stream.number, scan=False)
                 if more and self._first_dirty is None:
                     self._first_dirty = loop.time()
 
@@ -293,6 +304,7 @@ class Protection:
         Returns the number of changes found. A source whose root is gone is left alone: the places
         stay dirty, and another look follows.
         """
+        open_gaps = list(self._gaps) if lane == BULK else []
         number = next(self._survey_numbers)
         limit = LIVE_PLACES_MAX if lane == LIVE else SCAN_PLACES_MAX
         places: list[DirtyPlace] = await self._catalog.write(
@@ -301,7 +313,6 @@ class Protection:
         if not places:
             return 0
         first_us = min(place.first_us for place in places)
-        open_gaps = list(self._gaps) if lane == BULK else []
         survey = Survey(
             self.stream.source,
             self._lookup,
@@ -327,7 +338,7 @@ class Protection:
                 if finding is None:
                     break
                 await self._pipeline.submit(self.stream, lane, finding, first_us=first_us)
-            gaps = self._closing(open_gaps)
+            gaps = self._closing([] if survey.missing else open_gaps)
             await self._pipeline.submit(
                 self.stream, lane, Finding(), first_us=first_us, survey_done=number, gaps=gaps
             )
@@ -390,7 +401,7 @@ class Protection:
             self._fuzzy_found.clear()
             places, self._fuzzy = self._fuzzy, {}
             if places:
-                await self._note(places)
+                await self._note(places, self._clock.now_us())
 
     async def refresh(self) -> None:
         """Read from the catalog what the watermarks and `status` show."""
@@ -400,8 +411,8 @@ class Protection:
         progress = self.progress
         if notes_before == self._note_count:  # else the answer may be older than the question
             progress.local_oldest_us = local
-        ages = [at for at in (progress.local_oldest_us, waiting) if at is not None]
-        progress.vault_oldest_us = min(ages) if ages else None
+            ages = [at for at in (local, waiting) if at is not None]
+            progress.vault_oldest_us = min(ages) if ages else None
         progress.dirty_count, progress.entry_count = count, entries
         progress.problem_count = sum(problems.values())
         progress.fuzzy_count = problems.get("fuzzy", 0)
@@ -411,21 +422,26 @@ class Protection:
         self, connection: sqlite3.Connection
     ) -> tuple[int | None, int | None, int, dict[str, int], int]:
         number = self.stream.number
-        waiting = objects.oldest_waiting_us(connection, number) if self._has_remote else None
+        unput = objects.oldest_unput_us(connection, number)
+        ages = [at for at in (dirty.oldest_us(connection, number), unput) if at is not None]
         return (
-            dirty.oldest_us(connection, number),
-            waiting,
+            min(ages) if ages else None,
+            objects.oldest_waiting_us(connection, number),
             dirty.count(connection, number),
             dirty.problems_by_reason(connection, number),
             entry_count(connection, number),
         )
 
     def lag_seconds(self, destination: str) -> float:
-        """Return the age of the oldest change that is not durable at `destination`; 0: none."""
+        """Return the age of the oldest change that is not durable at `destination`; 0: none.
+
+        What never was captured ages from when it could have been.
+        """
         progress = self.progress
         oldest = progress.local_oldest_us if destination == "local" else progress.vault_oldest_us
         if oldest is None:
             return 0.0
+        oldest = self._born_us if oldest == EVER else oldest
         return max(self._clock.now_us() - oldest, 0) / MICROSECONDS
 
     def protected_through_us(self, destination: str) -> int:

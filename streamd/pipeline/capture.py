@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from streamd.catalog.db import Catalog
-from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.catalog.dirty import EVER, Depth, DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.effects import Clock
 from streamd.format.frame import SealedBatch
@@ -396,7 +396,8 @@ class Pipeline:
             self._index.settle(ready.new_ids)
             job.stream.in_flight.settle(ready.settled)
             self.budget.give_back(job.held_bytes)
-            delays = [max(now_us - job.first_us, 0) / 1e6] if job.first_us and ready.intents else []
+            is_change = job.first_us > EVER and ready.intents
+            delays = [max(now_us - job.first_us, 0) / 1e6] if is_change else []
             self._observer.committed(job.stream.identity.name, delays)
             job.stream.on_committed(ready, result.at_us)
             self._committed[job.lane] = job.sequence + 1

@@ -124,7 +124,7 @@ class Journal:
         self, connection: sqlite3.Connection, head: JournalHead, at_us: int, result: CommitResult
     ) -> JournalHead:
         """Seal the epoch before and begin a new one, if this process has not yet."""
-        if self._epoch and self._epoch == head.epoch:
+        if self._epoch and self._epoch == head.epoch and not head.is_sealed:
             return head
         if head.epoch > 0 and not head.is_sealed:
             head = self._append(
@@ -159,7 +159,6 @@ class Journal:
                 connection,
                 JournalHead(head.epoch, head.next_seq, head.hash, head.last_us, is_sealed=True),
             )
-            self._epoch = 0
         return result
 
     def _append(  # noqa: PLR0917 - private; the draft's parts
@@ -282,8 +281,7 @@ class Journal:
             if number is not None:
                 since = entry.ready.first_us or at_us
                 first_us[number] = min(since, first_us.get(number, since))
-        if self._put_state is ObjectState.LOCAL:
-            objects.wait_for(connection, last, first_us)
+        objects.wait_for(connection, last, first_us)
         return head
 
     @staticmethod

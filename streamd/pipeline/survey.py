@@ -90,7 +90,7 @@ class Survey:
         self._depths = {place.path: Depth(place.depth) for place in places}
         self._since = {place.path: place.first_us for place in places}
         self._visit_us = 0  # since when the places of the visit under way are dirty
-        self._inodes: dict[bytes, int] = {}  # of those directories, as far as known
+        self._stats: dict[bytes, HostStat] = {}  # of those directories, as captured or just seen
         self._touched: dict[bytes, int] = {}  # directories in which names came or went
         self._finding = Finding()
         self._gone: list[tuple[int, bytes]] = []
@@ -159,17 +159,22 @@ class Survey:
             yield directory, names, True
 
     def _touched_visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
-        """Yield the directories in which names came or went: their own times changed, unannounced.
+        """Yield the directories that changed, unannounced, while or before they were visited.
 
         Called when all places have been visited.
         """
         by_directory: dict[bytes, list[bytes]] = {}
         for path, since_us in self._touched.items():
             at = self._split(path)
-            if at is not None:
+            if at is None:
+                continue
+            self._since.setdefault(path, since_us)
+            self._depths.setdefault(path, Depth.ENTRY)
+            parent = self._directories.get(at[0])
+            if parent is not None and (parent, at[1]) in self._in_flight.entries:
+                self._look_again(path, Depth.ENTRY)  # found by us, before it changed
+            else:
                 by_directory.setdefault(at[0], []).append(at[1])
-                self._since.setdefault(path, since_us)
-                self._depths.setdefault(path, Depth.ENTRY)
         for directory, names in by_directory.items():
             yield directory, names, False
 
@@ -197,7 +202,7 @@ class Survey:
         known_here = self._lookup.directory(parent, at[1])
         if known_here is None:
             return None
-        self._directories[directory], self._inodes[directory] = known_here
+        self._directories[directory], self._stats[directory] = known_here
         return known_here[0]
 
     def _visit(self, directory: bytes, names: list[bytes], *, deep: bool) -> Iterator[Found | None]:
@@ -221,10 +226,7 @@ class Survey:
             if listing.error:
                 self._unlistable(visit.path, listing.error)
                 continue
-            if listing.ino != (self._inodes.get(visit.path) or listing.ino):
-                # Another directory stands here than the one that the catalog has under this path.
-                self._directories.pop(visit.path, None)
-                self._look_again(visit.path, Depth.BELOW)
+            if not self._is_meant(visit, listing):
                 continue
             self._check_roots(visit, listing)
             below: list[_Visit] = []
@@ -252,6 +254,22 @@ class Survey:
 
     def _look_again(self, path: bytes, depth: Depth) -> None:
         self._finding.deferred.append(DirtyPlace(path, depth, self._since_us(path)))
+
+    def _is_meant(self, visit: "_Visit", listing: Listing) -> bool:
+        """Check the directory itself: is it the one we know under this path, and unchanged?
+
+        Names that come and go change their directory's times without an event for it.
+        """
+        known = self._stats.get(visit.path)
+        if known is None or listing.own is None or known.ino == 0:
+            return True
+        if listing.own.ino != known.ino:
+            self._directories.pop(visit.path, None)
+            self._look_again(visit.path, Depth.BELOW)
+            return False
+        if not _is_same(known, listing.own):
+            self._touched.setdefault(visit.path, self._visit_us)
+        return True
 
     # -- what is there ---------------------------------------------------------------------------
 
@@ -293,12 +311,10 @@ class Survey:
             row = rows.get(name)
             found = self._judge(parent, name, visit.path, row, now)
             if now.type == EntryType.DIRECTORY and name not in listing.closed:
-                self._descend(visit, name, now.ino, row, found, below)
+                self._descend(visit, name, now, row, found, below)
             if found is None:
                 continue
             self.change_count += 1
-            if row is None or row.fid != found.fid:
-                self._touch(visit)
             self._in_flight.add(found, self)
             if now.type == EntryType.REGULAR and found.read:
                 if now.size > BATCH_BYTES_MAX:
@@ -308,10 +324,6 @@ class Survey:
             self._finding.found.append(found)
             if self._is_full():
                 yield None
-
-    def _touch(self, visit: "_Visit") -> None:
-        if visit.names is not None and visit.path != VIRTUAL_ROOT:
-            self._touched.setdefault(visit.path, self._visit_us)
 
     def _missing(self, visit: "_Visit", listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
@@ -324,14 +336,13 @@ class Survey:
                 self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:
                 self._gone.append((parent, name))
-                self._touch(visit)
                 self.change_count += 1
 
     def _descend(
         self,
         visit: "_Visit",
         name: bytes,
-        ino: int,
+        now: HostStat,
         row: NodeRow | None,
         found: Found | None,
         below: list["_Visit"],
@@ -341,7 +352,7 @@ class Survey:
         assert fid is not None
         # Also when it is in flight now: places below it are looked at by this survey all the same.
         child = _join(visit.path, name)
-        self._directories[child], self._inodes[child] = fid, ino
+        self._directories[child], self._stats[child] = fid, now
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
             below.append(_Visit(child, fid, None, deep=True))
@@ -354,8 +365,7 @@ class Survey:
         fid, is_fresh = None, False
         if row is not None and row.stat.type == now.type:
             if row.stat.ino == now.ino:
-                same = row.stat[:_DEV] == now[:_DEV] and row.stat[_DEV + 1 :] == now[_DEV + 1 :]
-                if same and not row.again:
+                if _is_same(row.stat, now) and not row.again:
                     return None
                 fid = row.fid
             elif row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
@@ -395,6 +405,11 @@ class _Visit:
     fid: int
     names: list[bytes] | None
     deep: bool
+
+
+def _is_same(one: HostStat, other: HostStat) -> bool:
+    """Compare all but the device number, which may change when a file system is mounted again."""
+    return one[:_DEV] == other[:_DEV] and one[_DEV + 1 :] == other[_DEV + 1 :]
 
 
 def _join(directory: bytes, name: bytes) -> bytes:

@@ -30,7 +30,7 @@ class Listing:
     entries: dict[bytes, HostStat] = field(default_factory=dict)
     failed: dict[bytes, int] = field(default_factory=dict)
     closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
-    ino: int = 0  # of the directory itself, 0 for the virtual root: is it the one that was meant?
+    own: HostStat | None = None  # of the directory itself; None for the virtual root
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
 
 

@@ -86,7 +86,12 @@ async def check_final(machine: Machine, store=None) -> None:
     reader = StateReader(machine.vault(store))
     values, fids, fuzzy = await values_at(reader, LATEST_US)
     nodes = dict(machine.fs.walk())
-    assert values == {path: node.value() for path, node in nodes.items()}
+    for path in values.keys() | nodes.keys():
+        expected = nodes[path].value() if path in nodes else None
+        assert values.get(path) == expected, (
+            f"in the end {path!r} is {values.get(path)} instead of {expected}; changed"
+            f" {[(at - START_US) / 1e6 for at, _ in machine.fs.history.get(path, [])]}"
+        )
     assert not fuzzy
     by_ino: dict[int, set] = {}
     by_fid: dict[int, set] = {}

@@ -452,7 +452,7 @@ class ScriptedSource:
         if not node.is_dir:
             return Listing(error=ENOTDIR)
         wanted = list(node.children) if names is None else names
-        listing = Listing()
+        listing = Listing(own=node.stat())
         for name in wanted:
             if self._rng.random() < self.weather.preempt / 8:
                 self._mutate()

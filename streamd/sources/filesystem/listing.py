@@ -106,7 +106,7 @@ class Examiner:
             wanted = self._without_tagged(fd, directory, wanted, whole=names is None)
         keep = self._filter(directory)
         own = os.fstat(fd)
-        device, listing.ino = own.st_dev, own.st_ino
+        device, listing.own = own.st_dev, host_stat(own)
         entries = listing.entries
         lstat = os.stat
         foreign = []
