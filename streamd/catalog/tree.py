@@ -75,10 +75,16 @@ class TreeLookup:
         """Return the file with this identity, if it is known."""
         row = self._connection.execute(
             f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
-            " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0",
+            " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0"
+            " ORDER BY n.fid DESC LIMIT 1",  # an older one is gone, if that is not known yet
             (ino, dev, self.source),
         ).fetchone()
         return None if row is None else NodeRow(row[0], HostStat._make(row[2:]), row[1])
+
+    def inode_of(self, fid: int) -> int:
+        """Return a file's inode number when it was captured; 0: not known."""
+        row = self._connection.execute("SELECT ino FROM node WHERE fid = ?", (fid,)).fetchone()
+        return 0 if row is None else int(row[0])
 
     def has_children(self, fid: int) -> bool:
         """Say whether a directory has entries."""
@@ -164,6 +170,7 @@ class TreeWriter:
         self._connection = connection
         self._state = state
         self.dropped: list[Intent] = []  # not (wholly) recorded: their place needs another look
+        self._nameless: set[int] = set()  # lost their last name; may get another in this call
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -227,18 +234,39 @@ class TreeWriter:
             "UPDATE node SET links = links - 1 WHERE fid = ? RETURNING links", (fid,)
         ).fetchone()
         if row is not None and row[0] <= 0:
-            (version,) = self._connection.execute(
-                "DELETE FROM node WHERE fid = ? RETURNING version", (fid,)
-            ).fetchone()
-            self._delete(version_key(Fid(fid)), version)
+            self._forget_node(fid)
+
+    def _forget_node(self, fid: int) -> None:
+        (version,) = self._connection.execute(
+            "DELETE FROM node WHERE fid = ? RETURNING version", (fid,)
+        ).fetchone()
+        self._delete(version_key(Fid(fid)), version)
 
     # -- setting ---------------------------------------------------------------------------------
 
     def apply(self, intents: Sequence[Intent]) -> None:
-        """Record every intention, in order. Those without a place go to `dropped`."""
+        """Record every intention, in order. Those without a place go to `dropped`.
+
+        What another file replaces is removed only in the end: an exchange gives it a new name.
+        """
         rest = list(intents)
         while rest:
             rest = self._apply_run(rest)
+        for fid in sorted(self._nameless):
+            self._bury(fid)
+        self._nameless.clear()
+
+    def _bury(self, fid: int) -> None:
+        """Remove a file that is left without a name, and everything below it."""
+        row = self._connection.execute("SELECT links FROM node WHERE fid = ?", (fid,)).fetchone()
+        if row is None or row[0] > 0:
+            return
+        children = self._connection.execute(
+            "SELECT name, fid, type FROM dirent WHERE parent = ?", (fid,)
+        ).fetchall()
+        for child in children:
+            self._unlink(fid, *child)
+        self._forget_node(fid)
 
     def _apply_run(self, intents: list[Intent]) -> list[Intent]:
         """Apply intents until one changes the shape of the tree; return what is left.
@@ -263,11 +291,16 @@ class TreeWriter:
                 continue
             before = existing.get((parent, name))
             if before is None or before[0] != fid:
-                moved = intent.stat.type == EntryType.DIRECTORY and self._has_name(fid, known)
+                is_single = intent.stat.type == EntryType.DIRECTORY or intent.stat.nlink == 1
+                moved = is_single and (fid in links or self._has_name(fid, known))
                 if before is not None or moved:
                     self._flush(entries, fresh, links)
+                    if moved and self._is_within(parent, fid):
+                        self.dropped.append(intent)  # its way up has moved too, and is not known
+                        left = intents[index + 1 :]
+                        break
                     if before is not None:
-                        self._unlink(parent, name, *before)
+                        self._detach(parent, name, *before)
                     if moved:
                         self._leave_old_place(fid)
                     left = intents[index:]
@@ -322,14 +355,35 @@ class TreeWriter:
         ).fetchone()
         return row is not None
 
+    def _is_within(self, directory: int, fid: int) -> bool:
+        """Say whether `directory` is the directory `fid` or lies below it."""
+        for _ in range(_DEPTH_MAX):
+            if directory == fid:
+                return True
+            row = self._connection.execute(
+                "SELECT parent FROM dirent WHERE fid = ?", (directory,)
+            ).fetchone()
+            if row is None:
+                return False
+            directory = row[0]
+        return True
+
     def _leave_old_place(self, fid: int) -> None:
-        """A directory has one name: moving it removes the old one, and nothing below it."""
+        """What has one name and moved leaves the old one, with everything below it."""
         rows = self._connection.execute(
             "SELECT parent, name, type FROM dirent WHERE fid = ?", (fid,)
         ).fetchall()
         for parent, name, entry_type in rows:
-            self._drop_entry(parent, name, fid, entry_type)
-            self._connection.execute("UPDATE node SET links = links - 1 WHERE fid = ?", (fid,))
+            self._detach(parent, name, fid, entry_type)
+
+    def _detach(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
+        """Remove an entry, but not yet the file if this was its last name."""
+        self._drop_entry(parent, name, fid, entry_type)
+        (links,) = self._connection.execute(
+            "UPDATE node SET links = links - 1 WHERE fid = ? RETURNING links", (fid,)
+        ).fetchone()
+        if links <= 0:
+            self._nameless.add(fid)
 
     def _flush(
         self,

@@ -440,7 +440,7 @@ def _begin(job: Job) -> Ready:
         gone=finding.gone,
         troubles=list(finding.troubles),
         again=list(finding.deferred),
-        settled=[(entry.parent, entry.name) for entry in finding.found],
+        settled=[*((entry.parent, entry.name) for entry in finding.found), *finding.gone],
         places=[DirtyPlace(entry.path, Depth.BELOW, entry.since_us) for entry in finding.found],
         gaps=job.gaps,
         marks=job.marks,

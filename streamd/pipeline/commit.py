@@ -231,7 +231,7 @@ class Journal:
         number = state.number
         lost = {(intent.parent, intent.name) for intent in tree.dropped}
         ready.lost = [
-            place for key, place in zip(ready.settled, ready.places, strict=True) if key in lost
+            place for key, place in zip(ready.settled, ready.places, strict=False) if key in lost
         ]
         dirty.clear_problems(connection, number, ready.good_paths)
         for trouble in ready.troubles:

@@ -76,8 +76,8 @@ class Ready:
     needs: set[int] = field(default_factory=set)  # objects that hold chunks this one refers to
     gaps: list[Gap] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    settled: list[tuple[int, bytes]] = field(default_factory=list)  # (parent, name) of all found
-    places: list[DirtyPlace] = field(default_factory=list)  # to look at if there is no place
+    settled: list[tuple[int, bytes]] = field(default_factory=list)  # (parent, name): found, gone
+    places: list[DirtyPlace] = field(default_factory=list)  # of those found: to look at if dropped
     new_ids: list[bytes] = field(default_factory=list)  # chunks claimed in the dedup index
     survey_done: int = 0  # number of the survey that this finding ends
     first_us: int = 0  # since when the oldest change in it was waiting

@@ -7,10 +7,11 @@ because only the committed tree is firm ground.
 """
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
-from typing import Final
+from typing import Final, TypeVar
 
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import NodeRow, TreeLookup
@@ -28,37 +29,71 @@ from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 _DEV: Final = 7  # HostStat field that may change when a file system is mounted again
 _SLASH: Final = b"/"
 GONE_MAX: Final = 4096  # removals in one batch
+Key = tuple[int, bytes]  # an entry: its directory's fid, and its name
+K = TypeVar("K")
+V = TypeVar("V")
 assert HostStat._fields[_DEV] == "dev"
 
 
 class InFlight:
-    """Entries found and not yet committed. The survey thread adds, the loop removes."""
+    """Entries found, or found gone, and not yet committed.
+
+    The survey thread adds, the loop removes. A file counts under each of its names: who finds it
+    under another name must not be committed first with what is newer.
+    """
 
     def __init__(self) -> None:
-        self.entries: dict[tuple[int, bytes], object] = {}  # (parent, name) -> the survey
-        self._inodes: dict[tuple[int, int], int] = {}
-        self._inode_of: dict[tuple[int, bytes], tuple[int, int]] = {}
+        self.entries: dict[Key, object] = {}  # (parent, name) -> the survey
+        self._lock = threading.Lock()
+        self._found: dict[Key, Found] = {}
+        self._by_fid: dict[int, dict[Key, object]] = {}
+        self._by_inode: dict[tuple[int, int], dict[Key, int]] = {}
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
         key = (found.parent, found.name)
-        self.entries[key] = survey
-        if found.stat.nlink > 1:
-            inode = (found.stat.dev, found.stat.ino)
-            self._inodes[inode] = found.fid
-            self._inode_of[key] = inode
+        with self._lock:
+            self.entries[key] = survey
+            self._found[key] = found
+            self._by_fid.setdefault(found.fid, {})[key] = survey
+            self._by_inode.setdefault((found.stat.dev, found.stat.ino), {})[key] = found.fid
+
+    def add_gone(self, key: Key, survey: object) -> None:
+        """Remember that an entry is gone until that is committed."""
+        with self._lock:
+            self.entries[key] = survey
 
     def fid_of(self, dev: int, ino: int) -> int | None:
-        """Return the file in flight with this identity (files with several names only)."""
-        return self._inodes.get((dev, ino))
+        """Return the file in flight with this identity."""
+        with self._lock:
+            return next(iter(self._by_inode.get((dev, ino), {}).values()), None)
 
-    def settle(self, keys: Iterable[tuple[int, bytes]]) -> None:
+    def paths_of(self, dev: int, ino: int) -> list[bytes]:
+        """Return the paths under which a file with this identity is in flight."""
+        with self._lock:
+            return [self._found[key].path for key in self._by_inode.get((dev, ino), ())]
+
+    def is_held(self, fid: int, survey: object) -> bool:
+        """Say whether another survey has found this file, under whatever name."""
+        with self._lock:
+            return any(each is not survey for each in self._by_fid.get(fid, {}).values())
+
+    def settle(self, keys: Iterable[Key]) -> None:
         """Forget entries that are committed or given up."""
-        for key in keys:
-            self.entries.pop(key, None)
-            inode = self._inode_of.pop(key, None)
-            if inode is not None:
-                self._inodes.pop(inode, None)
+        with self._lock:
+            for key in keys:
+                self.entries.pop(key, None)
+                found = self._found.pop(key, None)
+                if found is not None:
+                    _discard(self._by_fid, found.fid, key)
+                    _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
+
+
+def _discard(index: dict[K, dict[Key, V]], at: K, key: Key) -> None:
+    keys = index.get(at, {})
+    keys.pop(key, None)
+    if not keys:
+        index.pop(at, None)
 
 
 class SourceMissing(Exception):
@@ -93,7 +128,7 @@ class Survey:
         self._stats: dict[bytes, HostStat] = {}  # of those directories, as captured or just seen
         self._touched: dict[bytes, int] = {}  # directories in which names came or went
         self._finding = Finding()
-        self._gone: list[tuple[int, bytes]] = []
+        self._gone: dict[tuple[bytes, int], list[bytes]] = {}  # directory's path, fid -> names
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
         self.entry_count = 0
         self.change_count = 0
@@ -121,10 +156,11 @@ class Survey:
                 for name in names:
                     self._look_again(_join(directory, name), self._depths[_join(directory, name)])
         self._drop_former_roots()
-        for start in range(0, len(self._gone), GONE_MAX):
-            if not self._finding.is_empty:
-                yield self._take()
-            self._finding.gone = self._gone[start : start + GONE_MAX]
+        for (path, fid), names in self._gone.items():
+            for start in range(0, len(names), GONE_MAX):
+                if not self._finding.is_empty:
+                    yield self._take()
+                self._remove(path, fid, names[start : start + GONE_MAX])
         if not self._finding.is_empty:
             yield self._take()
 
@@ -133,7 +169,31 @@ class Survey:
         if any(place.depth == Depth.SCAN for place in self._places):
             root = self._lookup.root
             former = self._lookup.children(root).keys() - set(self._source.roots)
-            self._gone.extend((root, name) for name in sorted(former))
+            self._gone[VIRTUAL_ROOT, root] = sorted(former)
+
+    def _remove(self, directory: bytes, fid: int, names: list[bytes]) -> None:
+        """Record as gone what was gone when this survey came by, and still is.
+
+        Another survey may have found and committed since then what came back.
+        """
+        here: Iterable[bytes] = ()
+        if directory != VIRTUAL_ROOT:
+            listing = self._source.examine(directory, names)
+            if listing.error:
+                self._unlistable(directory, listing.error)
+                return
+            known = self._lookup.inode_of(fid)
+            if listing.own is not None and known not in {0, listing.own.ino}:
+                self._look_again(directory, Depth.BELOW)
+                return
+            here = listing.entries.keys() | listing.failed.keys()
+        for name in names:
+            key = (fid, name)
+            if name in here or key in self._in_flight.entries:
+                self._look_again(_join(directory, name), Depth.BELOW)
+            else:
+                self._in_flight.add_gone(key, self)
+                self._finding.gone.append(key)
 
     def _is_full(self) -> bool:
         finding = self._finding
@@ -310,6 +370,9 @@ class Survey:
                 continue
             row = rows.get(name)
             found = self._judge(parent, name, visit.path, row, now)
+            if found is not None and self._in_flight.is_held(found.fid, self):
+                self._look_again(_join(visit.path, name), Depth.BELOW)
+                continue
             if now.type == EntryType.DIRECTORY and name not in listing.closed:
                 self._descend(visit, name, now, row, found, below)
             if found is None:
@@ -335,7 +398,7 @@ class Survey:
             if (parent, name) in in_flight:
                 self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:
-                self._gone.append((parent, name))
+                self._gone.setdefault((visit.path, parent), []).append(name)
                 self.change_count += 1
 
     def _descend(

@@ -1,5 +1,7 @@
 """What must hold of a vault, compared with the model that it was captured from."""
 
+import zlib
+
 from scripted import ModelFs
 from simhost import START_US, Machine, Sample
 
@@ -81,6 +83,14 @@ async def values_at(reader: StateReader, at_us: int) -> tuple[dict, dict, set]:
     return values, fids, fuzzy
 
 
+def short(value: tuple | None) -> tuple | None:
+    """Return a value as a message may show it."""
+    if value is None:
+        return None
+    kind, mode, content, mtime_ns = value
+    return (int(kind), oct(mode), f"{len(content)}:{zlib.crc32(content):x}", mtime_ns % 10**13)
+
+
 async def check_final(machine: Machine, store=None) -> None:
     """The vault holds the model as it is, exactly."""
     reader = StateReader(machine.vault(store))
@@ -89,7 +99,7 @@ async def check_final(machine: Machine, store=None) -> None:
     for path in values.keys() | nodes.keys():
         expected = nodes[path].value() if path in nodes else None
         assert values.get(path) == expected, (
-            f"in the end {path!r} is {values.get(path)} instead of {expected}; changed"
+            f"in the end {path!r} is {short(values.get(path))}, not {short(expected)}; changed"
             f" {[(at - START_US) / 1e6 for at, _ in machine.fs.history.get(path, [])]}"
         )
     assert not fuzzy
@@ -109,9 +119,9 @@ def compare(fs: ModelFs, values: dict, fuzzy: set, from_us: int, to_us: int, wha
         allowed = fs.values_in(path, from_us, to_us)
         value = values.get(path)
         assert value in allowed, (
-            f"{what}: {path!r} is {value}, not one of {allowed};"
-            f" promised {(from_us - START_US) / 1e6}, now {(to_us - START_US) / 1e6};"
-            f" history {[(round((at - START_US) / 1e6, 6), v) for at, v in fs.history.get(path, [])]}"
+            f"{what}: {path!r} is {short(value)}, not one of {[short(each) for each in allowed]};"
+            f" promised {(from_us - START_US) / 1e6}, now {(to_us - START_US) / 1e6}; history"
+            f" {[((at - START_US) / 1e6, short(each)) for at, each in fs.history.get(path, [])]}"
         )
 
 

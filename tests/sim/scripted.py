@@ -81,7 +81,7 @@ class ModelFs:
         self.top = {root: self._new(EntryType.DIRECTORY, 0o755) for root in roots}
         for root, node in self.top.items():
             node.name = root
-        self.listeners: list[Callable[[Node, bytes, Node, bool], None]] = []
+        self.listeners: list[Callable[[Node, bytes, Node, bool, bool], None]] = []
         self.history: dict[bytes, list[tuple[int, Value | None]]] = {}
         self._last: dict[bytes, Value] = {}
         self.last_change_us = 0
@@ -154,10 +154,10 @@ class ModelFs:
         now = self._tick()
         return Node(ino, kind, mode, content, mtime_ns=now, ctime_ns=now)
 
-    def _done(self, directory: Node, name: bytes, node: Node, *, deep: bool = False) -> None:
+    def _done(self, directory: Node, name: bytes, node: Node, *, deep=False, inside=False) -> None:
         self._log()
         for listener in self.listeners:
-            listener(directory, name, node, deep)
+            listener(directory, name, node, deep, inside)
 
     def _attach(self, directory: Node, name: bytes, node: Node) -> None:
         directory.children[name] = node
@@ -184,12 +184,12 @@ class ModelFs:
         node.content, node.ctime_ns = content, self._tick()
         if not keep_mtime:
             node.mtime_ns = node.ctime_ns
-        self._done(directory, name, node)
+        self._done(directory, name, node, inside=True)
 
     def chmod(self, directory: Node, name: bytes, mode: int) -> None:
         node = directory.children[name]
         node.mode, node.ctime_ns = mode, self._tick()
-        self._done(directory, name, node)
+        self._done(directory, name, node, inside=True)
 
     def link(self, source: Node, directory: Node, name: bytes) -> None:
         source.nlink += 1
@@ -219,20 +219,24 @@ class ModelFs:
             self._release(over)
         self._log()
         for listener in self.listeners:
-            listener(old, old_name, node, node.is_dir)
-            listener(new, new_name, node, node.is_dir)
+            listener(old, old_name, node, node.is_dir, False)
+            listener(new, new_name, node, node.is_dir, False)
 
     def exchange(self, old: Node, old_name: bytes, new: Node, new_name: bytes) -> None:
         first, second = old.children[old_name], new.children[new_name]
         if first is second:
             return
+        # Two directories that change places are captured one after the other if they are found by
+        # different looks; until then a place may be empty. The oracle allows that, for this only.
+        del old.children[old_name], new.children[new_name]
+        self._log()
         self._attach(new, new_name, first)
         self._attach(old, old_name, second)
         first.ctime_ns = second.ctime_ns = self._tick()
         self._log()
         for listener in self.listeners:
-            listener(old, old_name, second, True)
-            listener(new, new_name, first, True)
+            listener(old, old_name, second, True, False)
+            listener(new, new_name, first, True, False)
 
 
 class Mutator:
@@ -372,7 +376,7 @@ class ScriptedSource:
         self._now_us = now_us
         self._rng = rng
         self._mutate = mutate
-        self._events: list[tuple[int, Node, bytes, Node, bool]] = []
+        self._events: list[tuple[int, Node, bytes, Node, bool, bool]] = []
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -393,8 +397,8 @@ class ScriptedSource:
         if self._listen in self.fs.listeners:
             self.fs.listeners.remove(self._listen)
 
-    def _listen(self, directory: Node, name: bytes, node: Node, deep: bool) -> None:
-        self._events.append((self.fs.last_change_us, directory, name, node, deep))
+    def _listen(self, directory: Node, name: bytes, node: Node, deep: bool, inside: bool) -> None:
+        self._events.append((self.fs.last_change_us, directory, name, node, deep, inside))
 
     def _drain(self) -> WatchBatch:
         rng, weather = self._rng, self.weather
@@ -409,29 +413,16 @@ class ScriptedSource:
         else:
             self._events = []
         batch = WatchBatch(drained_us=now_us, event_count=len(events))
-        for _, directory, name, node, deep in events:
-            is_nameless = not node.is_dir and rng.random() < weather.nameless
+        for _, directory, name, node, deep, is_inside in events:
+            # An event without a name is about content; who enters or leaves a directory has one.
+            is_nameless = is_inside and not node.is_dir and rng.random() < weather.nameless
             if is_nameless or (not node.is_dir and node.nlink > 1):
                 batch.inodes.add((DEV, node.ino))
             path = self.fs.path_of(directory)
-            # An event without a name is about content; who enters or leaves a directory has one.
-            if path is not None and not (is_nameless and self._is_old(directory, name, node)):
+            if path is not None and not is_nameless:
                 full = path + b"/" + name
                 batch.paths[full] = batch.paths.get(full, False) or deep
         return batch
-
-    def _is_old(self, directory: Node, name: bytes, node: Node) -> bool:
-        """Whether the entry was there a while ago, so that its creation has been reported."""
-        path = self.fs.path_of(directory)
-        assert path is not None
-        rows = self.fs.history.get(path + b"/" + name, [])
-        since = self._now_us() - 3_000_000
-        return (
-            directory.children.get(name) is node
-            and bool(rows)
-            and rows[0][0] < since
-            and all(value is not None and value[0] == node.type for at, value in rows if at > since)
-        )
 
     # -- looking ---------------------------------------------------------------------------------
 

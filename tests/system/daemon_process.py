@@ -115,7 +115,7 @@ class Daemon:
         """Restore the source into `to`; `at` is any T, an integer is microseconds since 1970."""
         moment = instant(at) if isinstance(at, int) else at
         what = f"{self.source}:{path}" if path else self.source
-        self.command("restore", what, "--to", str(to), "--at", moment)
+        self.command("restore", what, "--to", str(to), "--at", moment, "--devices")
 
     # -- the process -----------------------------------------------------------------------------
 
