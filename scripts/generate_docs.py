@@ -81,14 +81,14 @@ def _default_policy() -> str:
 
 def _table_of(model: type[BaseModel], prefix: str) -> str:
     """Return a Markdown table of the keys of `model` that are no tables themselves."""
-    from streamd.config.diff import RESTART_KEYS
+    from streamd.config.diff import needs_restart
 
     rows = ["| Key | Default | Meaning |", "|---|---|---|"]
     for name, field in model.model_fields.items():
         if _model_in(field.annotation) is not None:
             continue
         key = str(field.validation_alias or name)
-        restart = " *restart*" if f"{prefix}.{key}" in RESTART_KEYS else ""
+        restart = " *restart*" if needs_restart(f"{prefix}.{key}") else ""
         rows.append(f"| `{key}` | {_default(model, name, field)} | {field.description}{restart} |")
     return "\n".join(rows) + "\n"
 

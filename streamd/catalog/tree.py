@@ -293,9 +293,10 @@ class TreeWriter:
             if before is None or before[0] != fid:
                 is_single = intent.stat.type == EntryType.DIRECTORY or intent.stat.nlink == 1
                 moved = is_single and (fid in links or self._has_name(fid, known))
-                if before is not None or moved:
+                is_nameless = fid in self._nameless
+                if before is not None or moved or (is_nameless and index > 0):
                     self._flush(entries, fresh, links)
-                    if moved and self._is_within(parent, fid):
+                    if (moved or is_nameless) and self._is_within(parent, fid):
                         self.dropped.append(intent)  # its way up has moved too, and is not known
                         left = intents[index + 1 :]
                         break
@@ -305,6 +306,9 @@ class TreeWriter:
                         self._leave_old_place(fid)
                     left = intents[index:]
                     break
+                if is_nameless and self._is_within(parent, fid):
+                    self.dropped.append(intent)
+                    continue
                 entries.append((parent, name, fid, intent.stat.type))
                 existing[parent, name] = (fid, intent.stat.type)
                 value = msgspec.msgpack.encode(Dirent(fid, intent.stat.type))
@@ -320,13 +324,14 @@ class TreeWriter:
     def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:
         """Say whether the file of a name-only intent was captured as it was seen under that name.
 
-        It was not if reading it under its other name failed: that name may be gone meanwhile.
+        It was not if reading it under its other name failed: that name may be gone meanwhile. Nor
+        does it count if it has to be read again: that other name may be gone by then.
         """
         pending = fresh.get(intent.fid)
         if pending is not None:
-            return pending.stat.ctime_ns == intent.stat.ctime_ns
+            return not pending.again and pending.stat.ctime_ns == intent.stat.ctime_ns
         row = self._connection.execute(
-            "SELECT ctime_ns FROM node WHERE fid = ?", (intent.fid,)
+            "SELECT ctime_ns FROM node WHERE fid = ? AND again = 0", (intent.fid,)
         ).fetchone()
         return row is not None and row[0] == intent.stat.ctime_ns
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,23 +74,30 @@ async def _announce(daemon: "Daemon") -> None:
 
 def _banner(daemon: "Daemon") -> str:
     config = daemon.config
-    command_line = f"streamd restore -c {daemon.path}"
+    program = _program()
+    restore = f"{program} restore -c {daemon.path} {next(iter(config.sources), 'SOURCE')}"
     lines = [f"streamd protects, continuously, to {config.vault.url} (encrypted)"]
-    first = ""
     for name, source in config.sources.items():
-        first = first or name
         paths = ", ".join(source.paths)
         lines.append(f"  {name}: {paths}  (at most {source.rpo_seconds} s of change may be lost)")
     if config.metrics.address is not None:
         host, _ = config.metrics.address
         lines.append(f"  metrics   http://{host}:{daemon.http_port}/metrics")
     lines += [
-        f"  status    streamd status -c {daemon.path}",
-        f"  restore   {command_line} {first} --to /tmp/restored",
-        f"  an hour ago       {command_line} {first} --at -1h --to /tmp/before",
+        f"  status    {program} status -c {daemon.path}",
+        f"  restore   {restore} --to /tmp/restored",
+        f"  an hour ago       {restore} --at -1h --to /tmp/before",
         "  stop with Ctrl-C",
     ]
     return "\n".join(lines)
+
+
+def _program() -> str:
+    """Return what to type to run streamd again: it is not on everybody's PATH."""
+    if shutil.which("streamd") is not None:
+        return "streamd"
+    beside = os.path.join(os.path.dirname(sys.executable), "streamd")
+    return beside if os.path.exists(beside) else f"{sys.executable} -m streamd"
 
 
 def _line(daemon: "Daemon") -> str:

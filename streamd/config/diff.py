@@ -6,9 +6,8 @@ from typing import Final
 from streamd.config.model import Config, Table
 
 # what is opened once at start, and would have to be closed under the work in progress
-RESTART_KEYS: Final = frozenset(
-    {"vault.url", "vault.key_file", "local.path", "daemon.state", "daemon.socket", "metrics.listen"}
-)
+RESTART_KEYS: Final = frozenset({"local.path", "daemon.state", "daemon.socket", "metrics.listen"})
+RESTART_TABLES: Final = ("vault.", "pipeline.")  # who we are, where we write, how much memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,9 +42,14 @@ def diff(old: Config, new: Config) -> ConfigChanges:
         changed_sources=tuple(
             sorted(name for name in before.keys() & after.keys() if before[name] != after[name])
         ),
-        applies=tuple(key for key in changed if key not in RESTART_KEYS),
-        needs_restart=tuple(key for key in changed if key in RESTART_KEYS),
+        applies=tuple(key for key in changed if not needs_restart(key)),
+        needs_restart=tuple(key for key in changed if needs_restart(key)),
     )
+
+
+def needs_restart(key: str) -> bool:
+    """Say whether a changed value of this dotted key takes effect at the next start only."""
+    return key in RESTART_KEYS or key.startswith(RESTART_TABLES)
 
 
 def _changed_keys(old: Config, new: Config) -> list[str]:

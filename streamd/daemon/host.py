@@ -30,10 +30,11 @@ from streamd.format.chunker import Cutter
 from streamd.model.entry import SourceInfo
 from streamd.observe.logging import get_logger
 from streamd.pipeline.budget import Budget
-from streamd.pipeline.capture import Pipeline, Stream
+from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.commit import Journal, SourceIdentity
 from streamd.pipeline.compression import CompressionChoice
 from streamd.pipeline.dedup import DedupIndex
+from streamd.pipeline.jobs import Stream
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
 from streamd.pipeline.survey import InFlight

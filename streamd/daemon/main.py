@@ -157,6 +157,8 @@ class Daemon:
                 self._sources = group
                 for name, source in self.config.sources.items():
                     self._start_source(name, source)
+                if self.config.bandwidth:
+                    _LOG.warning("not-enforced", key="bandwidth", why="no traffic limits yet")
                 self._notifier.ready(f"protecting {', '.join(sorted(self.config.sources))}")
                 _LOG.info(
                     "started", sources=sorted(self.config.sources), vault=self.config.vault.url

@@ -23,9 +23,10 @@ from streamd.daemon.meters import Meters
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
 from streamd.observe.logging import get_logger
-from streamd.pipeline.capture import Pipeline, Stream
+from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.channel import BULK, LIVE
 from streamd.pipeline.findings import Finding, Ready
+from streamd.pipeline.jobs import Stream
 from streamd.pipeline.survey import Survey
 from streamd.policy.backoff import fraction_of
 from streamd.policy.cadence import Cadence
@@ -119,6 +120,7 @@ class Protection:
         self._survey_numbers = survey_numbers
         self._done: dict[int, asyncio.Event] = {}
         stream.on_committed = self._on_committed
+        stream.new_fid = lambda: next(fids)
 
     def close(self) -> None:
         """Close the reader, after the tasks have ended."""
@@ -163,6 +165,7 @@ class Protection:
         """Start from firm ground: nothing of an earlier protection of this source is under way."""
         await self._pipeline.quiesce()
         await self._catalog.write(dirty.release, self.stream.number)
+        await self.refresh()  # what an earlier one has left undone counts from the beginning
 
     async def _open_start_gap(self, reason: str) -> None:
         covered_us = await self._catalog.read(get_int, f"covered:{self.name}")

@@ -26,6 +26,11 @@ class Budget:
         self.blocked_seconds = 0.0
         self._queues: tuple[deque[tuple[int, asyncio.Future[None]]], ...] = (deque(), deque())
 
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether somebody waits for memory."""
+        return any(self._queues)
+
     def _fits(self, size: int, *, live: bool) -> bool:
         limit = self.limit_bytes if live else self.limit_bytes - self.limit_bytes // LIVE_SHARE
         return self.used_bytes == 0 or self.used_bytes + size <= limit

@@ -14,26 +14,25 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 from streamd.catalog.db import Catalog
-from streamd.catalog.dirty import EVER, Depth, DirtyPlace
-from streamd.catalog.tree import Intent
+from streamd.catalog.dirty import EVER
 from streamd.effects import Clock
 from streamd.format.frame import SealedBatch
 from streamd.format.keys import Role
 from streamd.format.pack import EncodedObject
 from streamd.model.record import Gap, Mark
+from streamd.pipeline import second_look
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.channel import BULK, LIVE, Channel, Closed
-from streamd.pipeline.commit import CommitResult, Entry, Journal, SourceIdentity
+from streamd.pipeline.commit import CommitResult, Entry, Journal
 from streamd.pipeline.dedup import DedupIndex, Lane
-from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found, Ready
+from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found
+from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
-from streamd.pipeline.survey import InFlight
-from streamd.sources.port import Piece, ReadRequest, ReadResult, Source
+from streamd.sources.port import Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
 WORKERS: Final = 4  # the first takes live changes only, so large files never hold those up
@@ -41,62 +40,8 @@ INTAKE_ITEMS_MAX: Final = 16
 COMMIT_BATCHES_MAX: Final = 64
 COMMIT_INTENTS_MAX: Final = 8192
 INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes into a pack
-INLINE_SEGMENT_MAX: Final = 4 * 1024 * 1024
+LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
 _ENTRY_COST: Final = 2048  # bytes of memory that one entry in flight is reckoned to take
-
-
-class Observer(Protocol):
-    """Told what every step did; `observe.metrics` listens."""
-
-    def step(self, step: str, seconds: float, bytes_in: int, bytes_out: int) -> None:
-        """One batch passed a step: read, chunk, seal, pack, upload or commit."""
-
-    def files(self, source: str, outcome: str, count: int) -> None:
-        """Entries were read, with this outcome."""
-
-    def read(self, source: str, size: int, stored: int, duplicate: int) -> None:
-        """Bytes of a source were read; so many are newly stored, so many were known."""
-
-    def chunks(self, new: int, duplicate: int) -> None:
-        """Chunks were found new, or known."""
-
-    def committed(self, source: str, delays: list[float]) -> None:
-        """Changes became durable in the local vault, after these delays in seconds."""
-
-
-@dataclass(slots=True)
-class Stream:
-    """What the pipeline needs to know of one source while it captures it."""
-
-    source: Source
-    identity: SourceIdentity
-    in_flight: InFlight
-    number: int  # of the source in the catalog
-    on_committed: Callable[[Ready, int], None]  # finding, instant of the record
-
-
-@dataclass(slots=True)
-class Job:
-    """A finding on its way."""
-
-    stream: Stream
-    lane: Lane
-    sequence: int
-    finding: Finding
-    first_us: int
-    survey_done: int = 0
-    gaps: list[Gap] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
-    held_bytes: int = 0
-
-
-@dataclass(slots=True)
-class _Parked:
-    """A finished finding that waits for its turn and its packs."""
-
-    job: Job
-    ready: Ready
-    packs: list[tuple["asyncio.Future[int]", list[bytes]]]
 
 
 class Pipeline:
@@ -134,8 +79,9 @@ class Pipeline:
         self._sequences: dict[Lane, int] = {}
         self._next: dict[Lane, int] = {}  # whose turn it is to be committed
         self._committed: dict[Lane, int] = {}  # how many are
-        self._parked: dict[Lane, dict[int, _Parked]] = {}
+        self._parked: dict[Lane, dict[int, Parked]] = {}
         self._wake = asyncio.Event()
+        self._draining = False
         self._open_jobs = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -175,6 +121,7 @@ class Pipeline:
             return
         done = asyncio.Event()
         self._generation_waiters.append((goals, done))
+        self._wake.set()
         await self.packer.flush()
         await done.wait()
 
@@ -196,7 +143,9 @@ class Pipeline:
 
     async def drain(self) -> None:
         """Take no more findings and finish those inside."""
+        self._draining = True
         self.intake.close()
+        self._wake.set()
         await self.packer.flush()
 
     async def _work(self, lanes: tuple[int, ...]) -> None:
@@ -215,18 +164,43 @@ class Pipeline:
 
     # -- read and seal ---------------------------------------------------------------------------
 
-    async def _batch(self, job: Job) -> _Parked:
+    async def _batch(self, job: Job) -> Parked:
         """Carry an ordinary batch through reading and sealing."""
         entries = [entry for entry in job.finding.found if entry.read]
-        parked = _Parked(job, _begin(job), [])
+        parked = Parked(job, begin(job), [])
         if entries:
             read_at_ns = self._clock.now_us() * 1000
             results = await self._read_and_seal(parked, entries)
+            entries, results = await self._settle(parked, entries, results)
             await self._describe(parked, entries, results, read_at_ns)
-        _add_links(parked)
+        add_links(parked)
         return parked
 
-    async def _read_and_seal(self, parked: _Parked, entries: list[Found]) -> list[ReadResult]:
+    async def _settle(
+        self, parked: Parked, entries: list[Found], results: list[ReadResult]
+    ) -> tuple[list[Found], list[ReadResult]]:
+        """Look again at entries that changed in between, so that the cut is of one moment."""
+        stream, new_fid = parked.job.stream, parked.job.stream.new_fid
+        loop = asyncio.get_running_loop()
+        for _ in range(second_look.ROUNDS_MAX):
+            positions = second_look.unsettled(results)
+            if not positions or new_fid is None:
+                break
+            seen = await loop.run_in_executor(
+                self._threads, second_look.look, stream.source, entries, positions, new_fid
+            )
+            if seen.again:
+                fresh = await self._read_and_seal(parked, list(seen.again.values()))
+                for (position, entry), result in zip(seen.again.items(), fresh, strict=True):
+                    entries[position], results[position] = entry, result
+            parked.ready.gone = [*parked.ready.gone, *seen.gone.values()]
+            kept = [index for index in range(len(entries)) if index not in seen.gone]
+            entries, results = [entries[i] for i in kept], [results[i] for i in kept]
+            if not seen.again:
+                break
+        return entries, results
+
+    async def _read_and_seal(self, parked: Parked, entries: list[Found]) -> list[ReadResult]:
         """Read entries and seal their new chunks; the content is let go before returning."""
         job, loop = parked.job, asyncio.get_running_loop()
         requests = [ReadRequest(entry.path, entry.stat) for entry in entries]
@@ -239,11 +213,11 @@ class Pipeline:
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
         return batch.results
 
-    async def _large(self, job: Job) -> _Parked:
+    async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: its memory is bounded by the piece."""
         (entry,) = job.finding.found
         loop, threads = asyncio.get_running_loop(), self._threads
-        parked = _Parked(job, _begin(job), [])
+        parked = Parked(job, begin(job), [])
         read_at_ns = self._clock.now_us() * 1000
         request = ReadRequest(entry.path, entry.stat)
         large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
@@ -265,9 +239,7 @@ class Pipeline:
         await self._describe(parked, [entry], [result], read_at_ns)
         return parked
 
-    async def _seal(
-        self, parked: _Parked, arena: memoryview, pieces: list[Piece], size: int
-    ) -> int:
+    async def _seal(self, parked: Parked, arena: memoryview, pieces: list[Piece], size: int) -> int:
         """Seal the new chunks among `pieces` and send them on; returns the bytes they take."""
         job, ready, loop = parked.job, parked.ready, asyncio.get_running_loop()
         started = loop.time()
@@ -285,7 +257,7 @@ class Pipeline:
 
     async def _send_on(
         self,
-        parked: _Parked,
+        parked: Parked,
         content: SealedContent,
         role: Role,
         inline: list[SealedBatch] | None,
@@ -302,7 +274,7 @@ class Pipeline:
             parked.packs.append((durable, content.new_ids))
 
     async def _describe(
-        self, parked: _Parked, entries: list[Found], results: list[ReadResult], read_at_ns: int
+        self, parked: Parked, entries: list[Found], results: list[ReadResult], read_at_ns: int
     ) -> None:
         """Turn results into intents of the ready finding; seal chunk-list pages."""
         ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
@@ -328,35 +300,44 @@ class Pipeline:
 
     # -- commit ----------------------------------------------------------------------------------
 
-    def _park(self, parked: _Parked) -> None:
+    def _park(self, parked: Parked) -> None:
         job = parked.job
         self._parked.setdefault(job.lane, {})[job.sequence] = parked
         for durable, _ in parked.packs:
             durable.add_done_callback(lambda _: self._wake.set())
         self._wake.set()
 
-    def _take_due(self) -> list[_Parked]:
+    def _run_of(self, lane: Lane) -> list[Parked]:
+        """Return the finished findings of a lane whose turn it is, in order.
+
+        A live cut goes as a whole, into one instant of the journal: a directory that was renamed
+        and a file in it that was changed are then never seen one without the other. Unless it is
+        large, or somebody waits for memory or for everything to be committed.
+        """
+        waiting, number = self._parked[lane], self._next.get(lane, 0)
+        run: list[Parked] = []
+        while (parked := waiting.get(number)) is not None:
+            if not all(durable.done() for durable, _ in parked.packs):
+                break
+            run.append(parked)
+            number += 1
+        hurried = self._draining or self._generation_waiters or self.budget.is_waited_for
+        if lane[1] == LIVE and not hurried and len(waiting) < LIVE_CUT_MAX:
+            while run and not run[-1].ready.survey_done:
+                run.pop()
+        return run
+
+    def _take_due(self) -> list[Parked]:
         """Return finished findings whose turn it is, live lanes first, within limits."""
-        due: list[_Parked] = []
-        intents = inline = 0
+        due: list[Parked] = []
+        intents = 0
         for lane in sorted(self._parked, key=lambda lane: (lane[1] != LIVE, lane)):
-            waiting = self._parked[lane]
-            while (parked := waiting.get(self._next.get(lane, 0))) is not None:
-                if not all(durable.done() for durable, _ in parked.packs):
-                    break
-                size = sum(
-                    batch.stored_size
-                    for batch in (*parked.ready.inline_data, *parked.ready.inline_meta)
-                )
+            for parked in self._run_of(lane):
                 intents += len(parked.ready.intents) + len(parked.ready.gone)
-                inline += size
-                if due and (
-                    len(due) >= COMMIT_BATCHES_MAX
-                    or intents > COMMIT_INTENTS_MAX
-                    or inline > INLINE_SEGMENT_MAX
-                ):
+                is_much = len(due) >= COMMIT_BATCHES_MAX or intents > COMMIT_INTENTS_MAX
+                if due and is_much and lane[1] != LIVE:
                     return due
-                del waiting[parked.job.sequence]
+                del self._parked[lane][parked.job.sequence]
                 self._next[lane] = parked.job.sequence + 1
                 for durable, ids in parked.packs:
                     number = durable.result()
@@ -381,7 +362,7 @@ class Pipeline:
     def _parked_count(self) -> int:
         return sum(len(waiting) for waiting in self._parked.values())
 
-    async def _commit(self, due: list[_Parked]) -> None:
+    async def _commit(self, due: list[Parked]) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         entries = [Entry(parked.job.stream.identity, parked.ready) for parked in due]
@@ -431,36 +412,3 @@ class Pipeline:
         self._observer.step("pack", loop.time() - started, len(pack.data), len(pack.data))
         self.on_durable()
         return number
-
-
-def _begin(job: Job) -> Ready:
-    """Return what is ready of a finding before anything is read."""
-    finding = job.finding
-    return Ready(
-        gone=finding.gone,
-        troubles=list(finding.troubles),
-        again=list(finding.deferred),
-        settled=[*((entry.parent, entry.name) for entry in finding.found), *finding.gone],
-        places=[DirtyPlace(entry.path, Depth.BELOW, entry.since_us) for entry in finding.found],
-        gaps=job.gaps,
-        marks=job.marks,
-        survey_done=job.survey_done,
-        first_us=job.first_us,
-    )
-
-
-def _add_links(parked: _Parked) -> None:
-    """Entries that are only further names of files in this survey follow the files."""
-    for entry in parked.job.finding.found:
-        if not entry.read:
-            parked.ready.intents.append(
-                Intent(
-                    entry.parent,
-                    entry.name,
-                    entry.fid,
-                    entry.stat,
-                    version=None,
-                    again=False,
-                    is_fresh=False,
-                )
-            )

@@ -24,7 +24,7 @@ from streamd.format import envelope, state_sum
 from streamd.format.control import EpochRecord
 from streamd.format.frame import SealedBatch
 from streamd.format.pack import EncodedObject
-from streamd.format.segment import RECORDS_MAX, SegmentDraft
+from streamd.format.segment import INLINE_TARGET, RECORDS_MAX, SegmentDraft
 from streamd.model.entry import SourceInfo
 from streamd.model.ids import SourceId
 from streamd.model.record import NO_SOURCE, Op, Record, StateSum
@@ -268,12 +268,13 @@ class Journal:
         while len(records) > _RECORDS_PER_SEGMENT:  # a mass removal: several segments, one instant
             part, records = records[:_RECORDS_PER_SEGMENT], records[_RECORDS_PER_SEGMENT:]
             head = self._append(connection, head, sources, part, at_us, result, needs=needs)
+        while sum(batch.stored_size for batch in data) > INLINE_TARGET and len(data) > 1:
+            head = self._append(connection, head, (), [], at_us, result, data=data[:1])
+            self._know_inline(connection, result, data[:1])
+            data = data[1:]
         head = self._append(connection, head, sources, records, at_us, result, data, meta, needs)
+        self._know_inline(connection, result, [*data, *meta])
         last = result.puts[-1].number
-        inline = [frame.ids for batch in (*data, *meta) for frame in batch.frames]
-        objects.add_chunks(
-            connection, last, [ids[i : i + 32] for ids in inline for i in range(0, len(ids), 32)]
-        )
         first_us: dict[int, int] = {}
         numbers = {state.name: state.number for state in changed}
         for entry in entries:
@@ -283,6 +284,15 @@ class Journal:
                 first_us[number] = min(since, first_us.get(number, since))
         objects.wait_for(connection, last, first_us)
         return head
+
+    @staticmethod
+    def _know_inline(
+        connection: sqlite3.Connection, result: CommitResult, batches: Sequence[SealedBatch]
+    ) -> None:
+        """Remember that the segment just made holds these chunks."""
+        inline = [frame.ids for batch in batches for frame in batch.frames]
+        ids = [part[i : i + 32] for part in inline for i in range(0, len(part), 32)]
+        objects.add_chunks(connection, result.puts[-1].number, ids)
 
     @staticmethod
     def _store_state(connection: sqlite3.Connection, state: SourceState, at_us: int) -> None:

@@ -30,6 +30,7 @@ class Found(NamedTuple):
     fid: int
     stat: HostStat
     since_us: int  # since when its change may have been waiting
+    parent_ino: int  # inode number of the directory, 0 if not known
     read: bool
     is_fresh: bool
 

@@ -156,6 +156,7 @@ class Survey:
                 for name in names:
                     self._look_again(_join(directory, name), self._depths[_join(directory, name)])
         self._drop_former_roots()
+        self._visit_us = min(self._since.values(), default=0)
         for (path, fid), names in self._gone.items():
             for start in range(0, len(names), GONE_MAX):
                 if not self._finding.is_empty:
@@ -187,13 +188,23 @@ class Survey:
                 self._look_again(directory, Depth.BELOW)
                 return
             here = listing.entries.keys() | listing.failed.keys()
+        rows = self._lookup.named(fid, names)
         for name in names:
-            key = (fid, name)
+            key, path = (fid, name), _join(directory, name)
             if name in here or key in self._in_flight.entries:
-                self._look_again(_join(directory, name), Depth.BELOW)
+                self._look_again(path, Depth.BELOW)
             else:
                 self._in_flight.add_gone(key, self)
                 self._finding.gone.append(key)
+                self._look_at_other_name(rows.get(name), path)
+
+    def _look_at_other_name(self, row: NodeRow | None, path: bytes) -> None:
+        """The file leaves this name. If it has another: what was done to it here shows there."""
+        if row is None or row.stat.nlink <= 1 or row.stat.type == EntryType.DIRECTORY:
+            return
+        others = [each for each in self._lookup.paths_of(row.fid, 2) if each != path]
+        for other in others[:1]:
+            self._look_again(other, Depth.ENTRY)
 
     def _is_full(self) -> bool:
         finding = self._finding
@@ -377,6 +388,8 @@ class Survey:
                 self._descend(visit, name, now, row, found, below)
             if found is None:
                 continue
+            if row is not None and row.fid != found.fid:
+                self._look_at_other_name(row, found.path)
             self.change_count += 1
             self._in_flight.add(found, self)
             if now.type == EntryType.REGULAR and found.read:
@@ -437,12 +450,15 @@ class Survey:
             fid = self._same_file(now)
         if fid is None:
             fid, is_fresh = self._new_fid(), True
-        since_us = self._since_us(path)
+        since_us, own = self._since_us(path), self._stats.get(directory)
+        ino = own.ino if own is not None else 0
         if now.nlink > 1 and now.type != EntryType.DIRECTORY:
             if self._links.get(fid) == now:
-                return Found(parent, name, path, fid, now, since_us, read=False, is_fresh=False)
+                return Found(
+                    parent, name, path, fid, now, since_us, ino, read=False, is_fresh=False
+                )
             self._links[fid] = now
-        return Found(parent, name, path, fid, now, since_us, read=True, is_fresh=is_fresh)
+        return Found(parent, name, path, fid, now, since_us, ino, read=True, is_fresh=is_fresh)
 
     def _same_file(self, now: HostStat) -> int | None:
         """Return the file that this new name belongs to: another link, or a renamed file."""

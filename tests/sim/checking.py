@@ -108,7 +108,8 @@ async def check_final(machine: Machine, store=None) -> None:
     for path, node in nodes.items():
         by_ino.setdefault(node.ino, set()).add(path)
         by_fid.setdefault(fids[path], set()).add(path)
-    assert sorted(map(sorted, by_ino.values())) == sorted(map(sorted, by_fid.values()))
+    groups = sorted(map(sorted, by_ino.values())), sorted(map(sorted, by_fid.values()))
+    assert groups[0] == groups[1], [[each for each in one if len(each) > 1] for one in groups]
 
 
 def compare(fs: ModelFs, values: dict, fuzzy: set, from_us: int, to_us: int, what: str) -> None:

@@ -8,9 +8,10 @@ more change (`preempt`), as on a machine where others work too.
 import asyncio
 import bisect
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from errno import ENOENT, ENOTDIR
+from typing import TypeVar
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
@@ -30,6 +31,7 @@ TICK_NS = 4_000_000  # resolution of the times that files get
 PIECE = 8
 HOLE = bytes(PIECE)
 NAMES = [b"a", b"b", b"c", b"d", b"\xff"]
+V = TypeVar("V")
 Value = tuple  # (type, mode, content or target, mtime_ns of anything but a directory)
 
 
@@ -45,6 +47,9 @@ class Node:
     nlink: int = 1
     parent: "Node | None" = None  # of a directory
     name: bytes = b""
+    was_linked: bool = False  # has, or once had, several names
+    is_reused: bool = False  # another file had this inode before
+    values: "list[tuple[int, Value]]" = field(default_factory=list)  # what it was, since when
 
     @property
     def is_dir(self) -> bool:
@@ -83,29 +88,51 @@ class ModelFs:
             node.name = root
         self.listeners: list[Callable[[Node, bytes, Node, bool, bool], None]] = []
         self.history: dict[bytes, list[tuple[int, Value | None]]] = {}
-        self._last: dict[bytes, Value] = {}
+        self.nodes: dict[bytes, list[tuple[int, Node | None]]] = {}
+        self.moves: list[tuple[int, bytes]] = []  # directories: when, to where
+        self._last: dict[bytes, tuple[Node, Value]] = {}
         self.last_change_us = 0
         self._log()
 
     # -- the oracle ------------------------------------------------------------------------------
 
     def _log(self) -> None:
-        now = {path: node.value() for path, node in self.walk()}
+        now = {path: (node, node.value()) for path, node in self.walk()}
         at_us = self.last_change_us = self._now_us()
+        places = {id(node) for node, _ in self._last.values()}
         for path in now.keys() | self._last.keys():
-            value = now.get(path)
-            if value != self._last.get(path):
+            node, value = now.get(path, (None, None))
+            before, value_before = self._last.get(path, (None, None))
+            if value != value_before:
                 self.history.setdefault(path, []).append((at_us, value))
+            if node is not before:
+                self.nodes.setdefault(path, []).append((at_us, node))
+                # A new directory with the inode of a removed one is taken for that one, renamed.
+                if node is not None and node.is_dir and (id(node) in places or node.is_reused):
+                    self.moves.append((at_us, path))
+            if node is not None and (not node.values or node.values[-1][1] != value):
+                node.values.append((at_us, value))
         self._last = now
 
     def values_in(self, path: bytes, from_us: int, to_us: int) -> list[Value | None]:
-        """Return what a path was at any time of an interval, its ends included."""
-        rows = self.history.get(path, [])
-        first = bisect.bisect_right(rows, from_us, key=lambda row: row[0])
-        found = [rows[first - 1][1] if first else None]
-        while first < len(rows) and rows[first][0] <= to_us:
-            found.append(rows[first][1])
-            first += 1
+        """Return what a path may be said to have been during an interval, its ends included.
+
+        That is what stood there, and two things more. A file with several names: what it was, for
+        it is recorded under all its names at once. Below a directory that moved meanwhile: what any
+        file was, for a directory moves with what is known of it, and the rest follows a look later.
+        """
+        found: list[Value | None] = list(_in(self.history.get(path, []), from_us, to_us))
+        for node in _in(self.nodes.get(path, []), from_us, to_us):
+            if node is not None and not node.is_dir and node.was_linked:
+                found += _in(node.values, from_us, to_us)
+        if any(
+            from_us <= at_us <= to_us and path.startswith(new + b"/")
+            for at_us, new in self.moves
+        ):
+            found.append(None)
+            for node in {each for rows in self.nodes.values() for _, each in rows}:
+                if node is not None:
+                    found += _in(node.values, from_us, to_us)
         return found
 
     def walk(self):
@@ -147,12 +174,13 @@ class ModelFs:
         return self._now_us() * 1000 // TICK_NS * TICK_NS
 
     def _new(self, kind: EntryType, mode: int, content: bytes = b"") -> Node:
-        if self._free:
+        is_reused = bool(self._free)
+        if is_reused:
             ino = self._free.pop()
         else:
             ino, self._next_ino = self._next_ino, self._next_ino + 1
         now = self._tick()
-        return Node(ino, kind, mode, content, mtime_ns=now, ctime_ns=now)
+        return Node(ino, kind, mode, content, mtime_ns=now, ctime_ns=now, is_reused=is_reused)
 
     def _done(self, directory: Node, name: bytes, node: Node, *, deep=False, inside=False) -> None:
         self._log()
@@ -193,6 +221,7 @@ class ModelFs:
 
     def link(self, source: Node, directory: Node, name: bytes) -> None:
         source.nlink += 1
+        source.was_linked = True
         source.ctime_ns = self._tick()
         self._attach(directory, name, source)
         self._done(directory, name, source)
@@ -237,6 +266,14 @@ class ModelFs:
         for listener in self.listeners:
             listener(old, old_name, second, True, False)
             listener(new, new_name, first, True, False)
+
+
+def _in(rows: list[tuple[int, V]], from_us: int, to_us: int) -> Iterator[V | None]:
+    first = bisect.bisect_right(rows, from_us, key=lambda row: row[0])
+    yield rows[first - 1][1] if first else None
+    while first < len(rows) and rows[first][0] <= to_us:
+        yield rows[first][1]
+        first += 1
 
 
 class Mutator:
@@ -416,7 +453,7 @@ class ScriptedSource:
         for _, directory, name, node, deep, is_inside in events:
             # An event without a name is about content; who enters or leaves a directory has one.
             is_nameless = is_inside and not node.is_dir and rng.random() < weather.nameless
-            if is_nameless or (not node.is_dir and node.nlink > 1):
+            if is_nameless or (not node.is_dir and node.was_linked and node.nlink):
                 batch.inodes.add((DEV, node.ino))
             path = self.fs.path_of(directory)
             if path is not None and not is_nameless:
@@ -435,8 +472,12 @@ class ScriptedSource:
         self._look()
         self.examined.append(directory)
         if directory == VIRTUAL_ROOT:
-            wanted = self.fs.top if names is None else [name for name in names if name in self.roots]
-            return Listing({name: self.fs.top[name].stat() for name in wanted if name in self.fs.top})
+            wanted = (
+                self.fs.top if names is None else [name for name in names if name in self.roots]
+            )
+            return Listing(
+                {name: self.fs.top[name].stat() for name in wanted if name in self.fs.top}
+            )
         node = self.fs.find(directory)
         if isinstance(node, int):
             return Listing(error=node)

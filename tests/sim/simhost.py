@@ -30,7 +30,8 @@ from streamd.format.keys import KeyChain
 from streamd.model.entry import SourceInfo
 from streamd.model.ids import WriterId
 from streamd.pipeline.budget import Budget
-from streamd.pipeline.capture import Pipeline, Stream
+from streamd.pipeline.capture import Pipeline
+from streamd.pipeline.jobs import Stream
 from streamd.pipeline.commit import Journal, SourceIdentity
 from streamd.pipeline.compression import CompressionChoice
 from streamd.pipeline.dedup import DedupIndex
@@ -238,7 +239,11 @@ class SimHost:
             journal=self.journal,
             store=RetryingBlobStore(self.faulty, Backoff(cap_seconds=2), clock, entropy),
             sealer=Sealer(
-                self.writer, self.index, CompressionChoice("auto").now, lambda _: b"u", lambda _: b"g"
+                self.writer,
+                self.index,
+                CompressionChoice("auto").now,
+                lambda _: b"u",
+                lambda _: b"g",
             ),
             index=self.index,
             packer=lambda publish: Packer(self.writer, publish, None, target_bytes=600),
@@ -372,7 +377,9 @@ class SimHost:
         for _ in range(600):
             await asyncio.sleep(0.5)
             count = await self.catalog.read(dirty.count, self.active.stream.number)
-            is_idle = not count and self.pipeline._idle.is_set() and self.active.progress.scanned.is_set()
+            is_idle = (
+                not count and self.pipeline._idle.is_set() and self.active.progress.scanned.is_set()
+            )
             quiet = quiet + 1 if is_idle else 0
             if quiet > 14:  # seven seconds: fuzzy files are read again after five
                 return

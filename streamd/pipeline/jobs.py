@@ -1,0 +1,103 @@
+"""What is on its way through the pipeline: jobs, and what the pipeline is told of their source."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.catalog.tree import Intent
+from streamd.model.record import Gap, Mark
+from streamd.pipeline.commit import SourceIdentity
+from streamd.pipeline.dedup import Lane
+from streamd.pipeline.findings import Finding, Ready
+from streamd.pipeline.survey import InFlight
+from streamd.sources.port import Source
+
+
+class Observer(Protocol):
+    """Told what every step did; `observe.metrics` listens."""
+
+    def step(self, step: str, seconds: float, bytes_in: int, bytes_out: int) -> None:
+        """One batch passed a step: read, chunk, seal, pack, upload or commit."""
+
+    def files(self, source: str, outcome: str, count: int) -> None:
+        """Entries were read, with this outcome."""
+
+    def read(self, source: str, size: int, stored: int, duplicate: int) -> None:
+        """Bytes of a source were read; so many are newly stored, so many were known."""
+
+    def chunks(self, new: int, duplicate: int) -> None:
+        """Chunks were found new, or known."""
+
+    def committed(self, source: str, delays: list[float]) -> None:
+        """Changes became durable in the local vault, after these delays in seconds."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """What the pipeline needs to know of one source while it captures it."""
+
+    source: Source
+    identity: SourceIdentity
+    in_flight: InFlight
+    number: int  # of the source in the catalog
+    on_committed: Callable[[Ready, int], None]  # finding, instant of the record
+    new_fid: Callable[[], int] | None = None  # for files that replace others in the midst of it
+
+
+@dataclass(slots=True)
+class Job:
+    """A finding on its way."""
+
+    stream: Stream
+    lane: Lane
+    sequence: int
+    finding: Finding
+    first_us: int
+    survey_done: int = 0
+    gaps: list[Gap] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    held_bytes: int = 0
+
+
+@dataclass(slots=True)
+class Parked:
+    """A finished finding that waits for its turn and its packs."""
+
+    job: Job
+    ready: Ready
+    packs: list[tuple["asyncio.Future[int]", list[bytes]]]
+
+
+def begin(job: Job) -> Ready:
+    """Return what is ready of a finding before anything is read."""
+    finding = job.finding
+    return Ready(
+        gone=finding.gone,
+        troubles=list(finding.troubles),
+        again=list(finding.deferred),
+        settled=[*((entry.parent, entry.name) for entry in finding.found), *finding.gone],
+        places=[DirtyPlace(entry.path, Depth.BELOW, entry.since_us) for entry in finding.found],
+        gaps=job.gaps,
+        marks=job.marks,
+        survey_done=job.survey_done,
+        first_us=job.first_us,
+    )
+
+
+def add_links(parked: Parked) -> None:
+    """Entries that are only further names of files in this survey follow the files."""
+    for entry in parked.job.finding.found:
+        if not entry.read:
+            parked.ready.intents.append(
+                Intent(
+                    entry.parent,
+                    entry.name,
+                    entry.fid,
+                    entry.stat,
+                    version=None,
+                    again=False,
+                    is_fresh=False,
+                )
+            )
