@@ -135,6 +135,15 @@ def wait_for(connection: sqlite3.Connection, number: int, first_us: dict[int, in
     )
 
 
+def age_waiting(connection: sqlite3.Connection, source: int, first_us: int) -> None:
+    """What was found as it is already may have come with a segment that is still waiting."""
+    connection.execute(
+        "UPDATE waiting SET first_us = min(first_us, ?1) WHERE source = ?2 AND object ="
+        " (SELECT max(object) FROM waiting WHERE source = ?2)",
+        (first_us, source),
+    )
+
+
 def oldest_waiting_us(connection: sqlite3.Connection, source: int) -> int | None:
     """Return since when the oldest change not in the vault of record has been waiting."""
     row = connection.execute(

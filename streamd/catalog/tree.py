@@ -314,10 +314,7 @@ class TreeWriter:
                 value = msgspec.msgpack.encode(Dirent(fid, intent.stat.type))
                 self._set(dirent_key(self._public(parent), name), value, None)
                 links[fid] = links.get(fid, 0) + 1
-            if intent.version is not None:
-                self._version(intent, known, fresh)
-            elif not self._is_as_seen(intent, fresh):
-                self.dropped.append(intent)  # the name is right; the file needs another look
+            self._version(intent, known, fresh)
         self._flush(entries, fresh, links)
         return left
 
@@ -336,7 +333,11 @@ class TreeWriter:
         return row is not None and row[0] == intent.stat.ctime_ns
 
     def _version(self, intent: Intent, known: dict[int, bytes], fresh: dict[int, Intent]) -> None:
-        assert intent.version is not None
+        """Record the file itself, or check that it is recorded as it was seen."""
+        if intent.version is None:
+            if not self._is_as_seen(intent, fresh):
+                self.dropped.append(intent)  # the name is right; the file needs another look
+            return
         fid = intent.fid
         pending = fresh.get(fid)
         old = pending.version if pending is not None else known.get(fid)

@@ -34,10 +34,10 @@ from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.commit import Journal, SourceIdentity
 from streamd.pipeline.compression import CompressionChoice
 from streamd.pipeline.dedup import DedupIndex
+from streamd.pipeline.in_flight import InFlight
 from streamd.pipeline.jobs import Stream
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
-from streamd.pipeline.survey import InFlight
 from streamd.pipeline.upload import Uploader
 from streamd.policy.backoff import Backoff
 from streamd.sources.filesystem.mountwatch import MountWatch

@@ -195,7 +195,7 @@ class Protection:
             path: Depth.BELOW if deep else Depth.ENTRY for path, deep in batch.paths.items()
         }
         if batch.inodes:
-            for path in await self._catalog.read(self._paths_of, batch.inodes):
+            for path in await self._names_of(batch.inodes):
                 places.setdefault(path, Depth.ENTRY)
         if batch.event_count:
             self._meters.events(self.name, batch.event_count)
@@ -207,6 +207,13 @@ class Protection:
         if places:
             await self._note(places, since_us)
         self.progress.drained_us = max(self.progress.drained_us, batch.drained_us)
+
+    async def _names_of(self, inodes: set[tuple[int, int]]) -> list[bytes]:
+        """Return the paths of files known by number only, those under way included."""
+        async with self._turn:  # between two steps: all that a survey has looked at is in flight
+            in_flight = self.stream.in_flight
+            found = [path for dev, ino in inodes for path in in_flight.paths_of(dev, ino)]
+        return found + await self._catalog.read(self._paths_of, inodes)
 
     def _paths_of(
         self, connection: sqlite3.Connection, inodes: set[tuple[int, int]]

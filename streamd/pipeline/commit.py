@@ -239,6 +239,7 @@ class Journal:
             dirty.set_problem(connection, number, problem)
         if ready.survey_done:
             dirty.resolve(connection, number, ready.survey_done)
+            objects.age_waiting(connection, number, ready.first_us or at_us)
         if ready.again or ready.lost:
             dirty.put_back(connection, number, [*ready.again, *ready.lost])
         for object_number, ids in ready.new_chunks.items():

@@ -11,7 +11,7 @@ from streamd.model.record import Gap, Mark
 from streamd.pipeline.commit import SourceIdentity
 from streamd.pipeline.dedup import Lane
 from streamd.pipeline.findings import Finding, Ready
-from streamd.pipeline.survey import InFlight
+from streamd.pipeline.in_flight import InFlight
 from streamd.sources.port import Source
 
 

@@ -7,11 +7,10 @@ because only the committed tree is firm ground.
 """
 
 import itertools
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
-from typing import Final, TypeVar
+from typing import Final
 
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import NodeRow, TreeLookup
@@ -24,84 +23,13 @@ from streamd.pipeline.findings import (
     Found,
     Trouble,
 )
+from streamd.pipeline.in_flight import InFlight, SourceMissing
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _DEV: Final = 7  # HostStat field that may change when a file system is mounted again
 _SLASH: Final = b"/"
 GONE_MAX: Final = 4096  # removals in one batch
-Key = tuple[int, bytes]  # an entry: its directory's fid, and its name
-K = TypeVar("K")
-V = TypeVar("V")
 assert HostStat._fields[_DEV] == "dev"
-
-
-class InFlight:
-    """Entries found, or found gone, and not yet committed.
-
-    The survey thread adds, the loop removes. A file counts under each of its names: who finds it
-    under another name must not be committed first with what is newer.
-    """
-
-    def __init__(self) -> None:
-        self.entries: dict[Key, object] = {}  # (parent, name) -> the survey
-        self._lock = threading.Lock()
-        self._found: dict[Key, Found] = {}
-        self._by_fid: dict[int, dict[Key, object]] = {}
-        self._by_inode: dict[tuple[int, int], dict[Key, int]] = {}
-
-    def add(self, found: Found, survey: object) -> None:
-        """Remember an entry until it is committed."""
-        key = (found.parent, found.name)
-        with self._lock:
-            self.entries[key] = survey
-            self._found[key] = found
-            self._by_fid.setdefault(found.fid, {})[key] = survey
-            self._by_inode.setdefault((found.stat.dev, found.stat.ino), {})[key] = found.fid
-
-    def add_gone(self, key: Key, survey: object) -> None:
-        """Remember that an entry is gone until that is committed."""
-        with self._lock:
-            self.entries[key] = survey
-
-    def fid_of(self, dev: int, ino: int) -> int | None:
-        """Return the file in flight with this identity."""
-        with self._lock:
-            return next(iter(self._by_inode.get((dev, ino), {}).values()), None)
-
-    def paths_of(self, dev: int, ino: int) -> list[bytes]:
-        """Return the paths under which a file with this identity is in flight."""
-        with self._lock:
-            return [self._found[key].path for key in self._by_inode.get((dev, ino), ())]
-
-    def is_held(self, fid: int, survey: object) -> bool:
-        """Say whether another survey has found this file, under whatever name."""
-        with self._lock:
-            return any(each is not survey for each in self._by_fid.get(fid, {}).values())
-
-    def settle(self, keys: Iterable[Key]) -> None:
-        """Forget entries that are committed or given up."""
-        with self._lock:
-            for key in keys:
-                self.entries.pop(key, None)
-                found = self._found.pop(key, None)
-                if found is not None:
-                    _discard(self._by_fid, found.fid, key)
-                    _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
-
-
-def _discard(index: dict[K, dict[Key, V]], at: K, key: Key) -> None:
-    keys = index.get(at, {})
-    keys.pop(key, None)
-    if not keys:
-        index.pop(at, None)
-
-
-class SourceMissing(Exception):
-    """A root of the source is gone, or what is mounted there is. Nothing is concluded from that."""
-
-    def __init__(self, root: bytes) -> None:
-        super().__init__(root)
-        self.root = root
 
 
 class Survey:
@@ -155,6 +83,9 @@ class Survey:
                 self.missing.add(missing.root)
                 for name in names:
                     self._look_again(_join(directory, name), self._depths[_join(directory, name)])
+        yield from self._removals()
+
+    def _removals(self) -> Iterator[Finding]:
         self._drop_former_roots()
         self._visit_us = min(self._since.values(), default=0)
         for (path, fid), names in self._gone.items():
@@ -390,16 +321,21 @@ class Survey:
                 continue
             if row is not None and row.fid != found.fid:
                 self._look_at_other_name(row, found.path)
-            self.change_count += 1
-            self._in_flight.add(found, self)
-            if now.type == EntryType.REGULAR and found.read:
-                if now.size > BATCH_BYTES_MAX:
-                    yield found
-                    continue
-                self._finding.expected_bytes += now.size
-            self._finding.found.append(found)
-            if self._is_full():
+            if self._is_large(found):
+                yield found
+            elif self._is_full():
                 yield None
+
+    def _is_large(self, found: Found) -> bool:
+        """Take an entry into the batch; say True instead if it has to be a batch of its own."""
+        self.change_count += 1
+        self._in_flight.add(found, self)
+        if found.stat.type == EntryType.REGULAR and found.read:
+            if found.stat.size > BATCH_BYTES_MAX:
+                return True
+            self._finding.expected_bytes += found.stat.size
+        self._finding.found.append(found)
+        return False
 
     def _missing(self, visit: "_Visit", listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
@@ -443,7 +379,8 @@ class Survey:
             if row.stat.ino == now.ino:
                 if _is_same(row.stat, now) and not row.again:
                     return None
-                fid = row.fid
+                is_linked = now.nlink > 1 and now.type != EntryType.DIRECTORY
+                fid = (self._same_file(now) if is_linked else None) or row.fid
             elif row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
                 fid = row.fid
         if fid is None:

@@ -2,8 +2,8 @@
 
 import zlib
 
-from scripted import ModelFs
-from simhost import START_US, Machine, Sample
+from sim.scripted import ModelFs
+from sim.simhost import START_US, Machine, Sample
 
 from streamd.errors import NotFound
 from streamd.format.segment import FIRST_PREVIOUS

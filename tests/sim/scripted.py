@@ -126,8 +126,7 @@ class ModelFs:
             if node is not None and not node.is_dir and node.was_linked:
                 found += _in(node.values, from_us, to_us)
         if any(
-            from_us <= at_us <= to_us and path.startswith(new + b"/")
-            for at_us, new in self.moves
+            from_us <= at_us <= to_us and path.startswith(new + b"/") for at_us, new in self.moves
         ):
             found.append(None)
             for node in {each for rows in self.nodes.values() for _, each in rows}:
@@ -299,10 +298,7 @@ class Mutator:
         kind = rng.random()
         if kind < 0.15:
             return b""
-        if kind < 0.85:
-            size = rng.randrange(1, 200)
-        else:
-            size = rng.randrange(400, 900)
+        size = rng.randrange(1, 200) if kind < 0.85 else rng.randrange(400, 900)
         blocks = [rng.choice((b"same....", HOLE, rng.randbytes(PIECE))) for _ in range(size // 8)]
         return b"".join(blocks) + rng.randbytes(size % PIECE)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripted import ModelFs, Mutator, ScriptedSource, Weather
+from sim.scripted import ModelFs, Mutator, ScriptedSource, Weather
 from simloop import Halt
 from stores import FaultyBlobStore, _Forwarding
 
@@ -31,13 +31,13 @@ from streamd.model.entry import SourceInfo
 from streamd.model.ids import WriterId
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.capture import Pipeline
-from streamd.pipeline.jobs import Stream
 from streamd.pipeline.commit import Journal, SourceIdentity
 from streamd.pipeline.compression import CompressionChoice
 from streamd.pipeline.dedup import DedupIndex
+from streamd.pipeline.in_flight import InFlight
+from streamd.pipeline.jobs import Stream
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
-from streamd.pipeline.survey import InFlight
 from streamd.pipeline.upload import Uploader
 from streamd.policy.backoff import Backoff
 from streamd.storage.memory import MemoryBlobStore
@@ -179,6 +179,7 @@ class Machine:
         self.fuse = Fuse()
         self.entropy = SeededEntropy(random.Random(seed + 1))
         self.host: SimHost | None = None
+        self.loop: asyncio.AbstractEventLoop | None = None
         if template is not None:
             (directory / FILE_NAME).write_bytes(template)
 
@@ -187,11 +188,14 @@ class Machine:
         verify = {WriterId(HOST_KEY.writer): crypto.verify_key_of(HOST_KEY.signing_key)}
         return Vault(store or self.store, keys, None, verify)
 
-    def crash_cleanup(self) -> None:
-        """What the operating system does when a process is gone."""
+    def bury(self) -> None:
+        """What the operating system does when a process is gone; its time has passed."""
         if self.host is not None:
             self.host.close()
             self.host = None
+        if self.loop is not None:
+            self.clock.next_life(self.loop.time())
+            self.loop = None
 
 
 class SimHost:
@@ -295,7 +299,8 @@ class SimHost:
     # -- a life ----------------------------------------------------------------------------------
 
     async def live(self, body) -> None:
-        """Run everything while `body(host, protection)` runs; then stop in good order."""
+        """Run everything while `body(host)` runs; then stop in good order."""
+        self.machine.loop = asyncio.get_running_loop()
         await self.open()
         async with asyncio.TaskGroup() as services:
             helpers = [services.create_task(self._refresh(), name="state")]

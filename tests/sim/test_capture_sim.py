@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from checking import check_final, check_journal, check_past, check_sample
-from scripted import Weather
-from simhost import Fuse, Machine, SimHost
+from sim.checking import check_final, check_journal, check_past, check_sample
+from sim.scripted import Weather
+from sim.simhost import Fuse, Machine, SimHost
 from simloop import Halt, simulate
 
 from streamd.catalog.db import Catalog
@@ -86,13 +86,12 @@ def run_schedule(seed: int, template: bytes, *, remote: bool) -> Machine:
                     machine.mutator.step()  # while nobody looks
                     machine.clock.base_us += 50_000
         finally:
-            machine.crash_cleanup()
+            machine.bury()
         return machine
 
 
 def live(machine: Machine, seed: int, *, is_last: bool) -> None:
     rng = machine.rng
-    ended: list[float] = []
 
     async def body(host: SimHost) -> None:
         async with asyncio.TaskGroup() as group:
@@ -110,17 +109,13 @@ def live(machine: Machine, seed: int, *, is_last: bool) -> None:
             sampling.cancel()
 
     async def scenario() -> None:
-        try:
-            await SimHost(machine).live(body)
-        finally:
-            ended.append(asyncio.get_running_loop().time())
+        await SimHost(machine).live(body)
 
     try:
         simulate(scenario(), seed=seed)
     except Halt:
         assert not is_last
-        machine.crash_cleanup()
-    machine.clock.next_life(ended[-1] if ended else 3600.0)
+    machine.bury()
 
 
 def check(machine: Machine, seed: int, *, remote: bool) -> None:
