@@ -37,7 +37,7 @@ cover: setup                       ## every branch of the pure core is run by a 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
-	$(BIN)/pytest
+	STREAMD_SIM_SEEDS=1000 $(BIN)/pytest
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
 	sh scripts/run_demo.sh $(DIR)

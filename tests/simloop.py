@@ -110,10 +110,7 @@ class SimLoop(asyncio.BaseEventLoop):
         """
         for task in asyncio.all_tasks(self):
             task._log_destroy_pending = False
-            for _ in range(CLOSE_ATTEMPTS):
-                with contextlib.suppress(BaseException):
-                    task.get_coro().close()
-                    break
+            _close(task.get_coro())
         self._ready.clear()
         self._scheduled.clear()
 
@@ -186,6 +183,19 @@ def _cancel_rest(loop: SimLoop) -> None:
         task.cancel()
     if rest:
         loop.run_until_complete(_ended(rest))
+
+
+def _close(coroutine: Any) -> None:
+    """Close a coroutine and what it awaits, however often each of them awaits again meanwhile."""
+    chain: list[Any] = []
+    while hasattr(coroutine, "close"):
+        chain.append(coroutine)
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
+    for each in chain:
+        for _ in range(CLOSE_ATTEMPTS):
+            with contextlib.suppress(BaseException):
+                each.close()
+                break
 
 
 async def _ended(tasks: set[asyncio.Task[Any]]) -> None:

@@ -28,6 +28,7 @@ from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _DEV: Final = 7  # HostStat field that may change when a file system is mounted again
 _SLASH: Final = b"/"
+NAMES_MAX: Final = 64  # other names of one file that are looked at in the same cut
 GONE_MAX: Final = 4096  # removals in one batch
 assert HostStat._fields[_DEV] == "dev"
 
@@ -54,7 +55,7 @@ class Survey:
         self._since = {place.path: place.first_us for place in places}
         self._visit_us = 0  # since when the places of the visit under way are dirty
         self._stats: dict[bytes, HostStat] = {}  # of those directories, as captured or just seen
-        self._touched: dict[bytes, int] = {}  # directories in which names came or went
+        self._touched: dict[bytes, int] = {}  # what else needs a look in this cut, and since when
         self._finding = Finding()
         self._gone: dict[tuple[bytes, int], list[bytes]] = {}  # directory's path, fid -> names
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
@@ -129,6 +130,18 @@ class Survey:
                 self._finding.gone.append(key)
                 self._look_at_other_name(rows.get(name), path)
 
+    def _consider_other_names(self, row: NodeRow, found: Found) -> None:
+        """A file with several names shows its new content under all of them: are they still its?
+
+        They are looked at in this same cut, so that no name shows what it never had.
+        """
+        if row.fid != found.fid:
+            self._look_at_other_name(row, found.path)
+        elif row.stat.nlink > 1 and row.stat.type != EntryType.DIRECTORY and found.read:
+            for other in self._lookup.paths_of(row.fid, NAMES_MAX):
+                if other != found.path and other not in self._since:
+                    self._touched.setdefault(other, self._since_us(found.path))
+
     def _look_at_other_name(self, row: NodeRow | None, path: bytes) -> None:
         """The file leaves this name. If it has another: what was done to it here shows there."""
         if row is None or row.stat.nlink <= 1 or row.stat.type == EntryType.DIRECTORY:
@@ -161,7 +174,7 @@ class Survey:
             yield directory, names, True
 
     def _touched_visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
-        """Yield the directories that changed, unannounced, while or before they were visited.
+        """Yield what changed unannounced: directories, by what came and went; other names of files.
 
         Called when all places have been visited.
         """
@@ -319,8 +332,8 @@ class Survey:
                 self._descend(visit, name, now, row, found, below)
             if found is None:
                 continue
-            if row is not None and row.fid != found.fid:
-                self._look_at_other_name(row, found.path)
+            if row is not None:
+                self._consider_other_names(row, found)
             if self._is_large(found):
                 yield found
             elif self._is_full():

@@ -99,7 +99,6 @@ class ModelFs:
     def _log(self) -> None:
         now = {path: (node, node.value()) for path, node in self.walk()}
         at_us = self.last_change_us = self._now_us()
-        places = {id(node) for node, _ in self._last.values()}
         for path in now.keys() | self._last.keys():
             node, value = now.get(path, (None, None))
             before, value_before = self._last.get(path, (None, None))
@@ -108,7 +107,7 @@ class ModelFs:
             if node is not before:
                 self.nodes.setdefault(path, []).append((at_us, node))
                 # A new directory with the inode of a removed one is taken for that one, renamed.
-                if node is not None and node.is_dir and (id(node) in places or node.is_reused):
+                if node is not None and node.is_dir and (node.values or node.is_reused):
                     self.moves.append((at_us, path))
             if node is not None and (not node.values or node.values[-1][1] != value):
                 node.values.append((at_us, value))
