@@ -44,6 +44,14 @@ class InFlight:
         with self._lock:
             return next(iter(self._by_inode.get((dev, ino), {}).values()), None)
 
+    def is_moving(self, key: Key, fid: int) -> bool:
+        """Say whether anything but a new version of file `fid` is on its way to this place."""
+        with self._lock:
+            if key not in self.entries:
+                return False
+            found = self._found.get(key)
+            return found is None or found.fid != fid
+
     def paths_of(self, dev: int, ino: int) -> list[bytes]:
         """Return the paths under which a file with this identity is in flight."""
         with self._lock:

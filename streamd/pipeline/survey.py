@@ -212,10 +212,10 @@ class Survey:
         if at is None:
             return None
         parent = self._resolve(at[0])
-        if parent is None or (parent, at[1]) in self._in_flight.entries:
+        if parent is None:
             return None
         known_here = self._lookup.directory(parent, at[1])
-        if known_here is None:
+        if known_here is None or self._in_flight.is_moving((parent, at[1]), known_here[0]):
             return None
         self._directories[directory], self._stats[directory] = known_here
         return known_here[0]
@@ -320,10 +320,10 @@ class Survey:
         self.entry_count += len(listing.entries)
         in_flight = self._in_flight.entries
         for name, now in listing.entries.items():
-            if (parent, name) in in_flight:
-                self._defer(parent, name, _join(visit.path, name), deep=visit.deep)
-                continue
             row = rows.get(name)
+            if (parent, name) in in_flight:
+                self._meet(visit, listing, name, row, below)
+                continue
             found = self._judge(parent, name, visit.path, row, now)
             if found is not None and self._in_flight.is_held(found.fid, self):
                 self._look_again(_join(visit.path, name), Depth.BELOW)
@@ -338,6 +338,32 @@ class Survey:
                 yield found
             elif self._is_full():
                 yield None
+
+    def _meet(
+        self,
+        visit: "_Visit",
+        listing: Listing,
+        name: bytes,
+        row: NodeRow | None,
+        below: list["_Visit"],
+    ) -> None:
+        """Leave an entry alone that is in flight.
+
+        Below a directory that stays where it is nothing has to wait: only what is recorded of
+        itself is on its way.
+        """
+        now, key = listing.entries[name], (visit.fid, name)
+        if (
+            row is None
+            or now.type != EntryType.DIRECTORY
+            or (row.stat.ino, row.stat.type) != (now.ino, now.type)
+            or self._in_flight.is_moving(key, row.fid)
+        ):
+            self._defer(visit.fid, name, _join(visit.path, name), deep=visit.deep)
+            return
+        self._defer(visit.fid, name, _join(visit.path, name))
+        if name not in listing.closed:
+            self._descend(visit, name, now, row, None, below)
 
     def _is_large(self, found: Found) -> bool:
         """Take an entry into the batch; say True instead if it has to be a batch of its own."""

@@ -48,13 +48,17 @@ def test_diff_says_what_a_reload_would_do(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     new = tmp_path / "new.toml"
-    new.write_text('[sources.b]\npaths = ["/b"]\n[pipeline]\ncompression = "lz4"\n')
+    new.write_text(
+        '[sources.b]\npaths = ["/b"]\n[pipeline]\ncompression = "lz4"\n'
+        '[retention]\ninterval = "2h"\n'
+    )
     assert main(["config", "diff", file, "-c", str(new)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "new source       b",
         "removed source   a",
-        "changed          pipeline.compression",
+        "changed          retention.interval",
         "needs a restart  daemon.state",
+        "needs a restart  pipeline.compression",
     ]
     assert main(["config", "diff", file, "-c", file]) == 0
     assert capsys.readouterr().out == "nothing changes\n"

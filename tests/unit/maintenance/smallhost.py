@@ -107,7 +107,7 @@ class SmallHost:
         state = await self.catalog.write(load_source, source, self.identity(source).id)
         lookup = TreeLookup(self.catalog.open_reader(), state.number)
         ready = Ready()
-        root = lookup.entry(-state.number, ROOT)
+        root = lookup.directory(-state.number, ROOT)
         root_fid = root[0] if root else self._fid()
         if not root:
             version = version_of(EntryType.DIRECTORY, mode=0o755)
