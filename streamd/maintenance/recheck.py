@@ -2,8 +2,8 @@
 
 A batch that looked into the chunk index before the condemned chunks were taken out of it may have
 found one there, and have been committed since. Everything committed since the marking began is read
-again; a chunk that it refers to, that the index does not know any more, and that only a condemned
-object holds, saves that object.
+again; a chunk that it refers to, and that only a condemned object holds as far as the index knows,
+saves that object.
 """
 
 import asyncio
@@ -79,11 +79,30 @@ async def find_cancelled(site: Site, live: LiveSet, since: int) -> set[str]:
 
 async def _cancel(site: Site, live: LiveSet, ids: list[bytes]) -> set[str]:
     doomed = live.doomed_among(ids)
-    known = await site.catalog.read(objects.find_chunks, list(doomed))
-    saved = {chunk: names for chunk, names in doomed.items() if chunk not in known}
+    holders = await site.catalog.read(_holders, list(doomed))
+    # A pack may have been put before the marking and its batch committed after the unlinking: then
+    # the index names the very object that is condemned, and that is nobody else's promise.
+    saved = {
+        chunk: names for chunk, names in doomed.items() if holders.get(chunk, names[0]) in names
+    }
     if saved:
         await site.catalog.write(_show_again, saved)
     return {name for names in saved.values() for name in names}
+
+
+def _holders(connection: sqlite3.Connection, ids: list[bytes]) -> dict[bytes, str]:
+    """Return the name of the object that the index has for each chunk it knows."""
+    found = objects.find_chunks(connection, ids)
+    names = {
+        number: str(row[0])
+        for number in set(found.values())
+        if (
+            row := connection.execute(
+                "SELECT name FROM object WHERE number = ?", (number,)
+            ).fetchone()
+        )
+    }
+    return {chunk: names[number] for chunk, number in found.items() if number in names}
 
 
 def _show_again(connection: sqlite3.Connection, saved: dict[bytes, list[str]]) -> None:

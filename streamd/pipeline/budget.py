@@ -7,6 +7,7 @@ so that bulk work that waits for a slow destination never holds them up.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 LIVE_SHARE: Final = 4  # a quarter of the budget is for live changes only
@@ -24,6 +25,7 @@ class Budget:
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
         self.blocked_seconds = 0.0
+        self.on_wait: Callable[[], None] = lambda: None  # somebody begins to wait
         self._queues: tuple[deque[tuple[int, asyncio.Future[None]]], ...] = (deque(), deque())
 
     @property
@@ -45,6 +47,7 @@ class Budget:
         started = loop.time()
         turn: asyncio.Future[None] = loop.create_future()
         queue.append((size, turn))
+        self.on_wait()
         try:
             await turn
         except asyncio.CancelledError:

@@ -81,6 +81,7 @@ class Pipeline:
         self._committed: dict[Lane, int] = {}  # how many are
         self._parked: dict[Lane, dict[int, Parked]] = {}
         self._wake = asyncio.Event()
+        budget.on_wait = self._wake.set  # a live cut that is not whole yet must not hold it
         self._draining = False
         self._open_jobs = 0
         self._idle = asyncio.Event()

@@ -208,7 +208,17 @@ class Journal:
                 controls[entry.source.name].append((Op.GAP, b"", _ENCODE(gap)))
             for mark in entry.ready.marks:
                 controls[entry.source.name].append((Op.MARK, b"", _ENCODE(mark)))
-        changed = [state for name, state in states.items() if state.records or controls[name]]
+        # Later findings may refer to inline chunks of one of which nothing else is recorded.
+        carrying = {
+            entry.source.name
+            for entry in entries
+            if entry.ready.inline_data or entry.ready.inline_meta
+        }
+        changed = [
+            state
+            for name, state in states.items()
+            if state.records or controls[name] or name in carrying
+        ]
         if changed:
             head = self._open_epoch(connection, head, at_us, result)
             head = self._write_segments(connection, head, changed, controls, entries, result, at_us)

@@ -148,15 +148,16 @@ class Sealer:
     ) -> Described:
         """Turn read entries into intents; `read_at_ns` is when the reading began.
 
-        What has to be looked at again is dirty since then: what was before is captured, or was
-        gone before anybody could capture it.
+        What is captured and has to be looked at again is dirty since then; what is not, since its
+        change.
         """
         described = Described()
         for entry, result in zip(found, results, strict=True):
             if result.outcome in {Outcome.OK, Outcome.FUZZY}:
                 self._describe_one(described, entry, result, read_at_ns)
             elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
-                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, read_at_ns // 1000))
+                # Nothing of it is captured; it may live on under another name, not yet known.
+                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, entry.since_us))
             else:
                 described.troubles.append(Trouble(entry.path, result.outcome, result.errno))
         return described

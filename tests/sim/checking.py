@@ -132,6 +132,7 @@ async def check_sample(machine: Machine, sample: Sample) -> None:
         return
     store = MemoryBlobStore(machine.clock)
     store._blobs = sample.blobs
+    await check_journal(machine, store)
     try:
         values, _, fuzzy = await values_at(StateReader(machine.vault(store)), LATEST_US)
     except NotFound:

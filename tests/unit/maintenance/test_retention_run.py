@@ -102,6 +102,26 @@ async def test_a_chunk_that_comes_back_while_it_is_condemned_saves_its_pack(host
 
 
 @pytest.mark.asyncio
+async def test_a_pack_that_waits_for_its_commit_is_not_collected(host) -> None:
+    rng = random.Random(6)
+    for _ in range(12):
+        host.clock.us += DAY_US
+        await host.capture("web", {b"keep": rng.randbytes(300)})
+    fresh = rng.randbytes(9000)
+    entry = await host.seal("web", {b"keep": b"2", b"fresh": fresh})
+    assert entry.ready.new_chunks, "the pack is put and known, and nothing refers to it yet"
+    committed = []
+
+    async def quiesce() -> None:
+        if not committed:
+            committed.append(await host.commit(entry))
+
+    await expire.run(host.site, {}, default=Rule(continuous_us=HOUR_US), quiesce=quiesce)
+    assert committed
+    assert await host.files_at("web", committed[0]) == {b"keep": b"2", b"fresh": fresh}
+
+
+@pytest.mark.asyncio
 async def test_a_held_point_outlives_the_policy(host) -> None:
     mark = Mark("before-upgrade", "crash", host.clock.us + 300 * DAY_US)
     held = await host.capture("web", {b"a": b"precious"}, mark=mark)

@@ -1,0 +1,191 @@
+"""The catalog's database: one transaction at a time, durable, and honest about damage."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from vaultbuilder import ManualClock
+
+from streamd.catalog import objects
+from streamd.catalog.db import (
+    FILE_NAME,
+    Catalog,
+    CatalogDamaged,
+    get_bytes,
+    get_int,
+    put_value,
+)
+from streamd.catalog.journal import JournalHead, load_head, next_fid_floor, store_head
+from streamd.catalog.objects import ObjectState
+from streamd.errors import DiskFull, StreamdError
+from streamd.maintenance.evict import evict
+from streamd.model.ids import FID_EPOCH_SHIFT
+from streamd.storage.memory import MemoryBlobStore
+from streamd.storage.port import BlobName
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    made = Catalog(str(tmp_path))
+    yield made
+    made.close()
+
+
+def test_what_was_committed_is_there_after_opening_again(tmp_path) -> None:
+    first = Catalog(str(tmp_path))
+    first.write_now(put_value, "n", 7)
+    first.write_now(put_value, "b", b"\x00\xff")
+    first.close()
+    second = Catalog(str(tmp_path))
+    assert second.write_now(get_int, "n") == 7
+    assert second.write_now(get_bytes, "b") == b"\x00\xff"
+    assert second.write_now(get_int, "other", 5) == 5
+    second.close()
+
+
+def test_a_transaction_that_raises_leaves_nothing(catalog) -> None:
+    def failing(connection: sqlite3.Connection) -> None:
+        put_value(connection, "n", 7)
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        catalog.write_now(failing)
+    assert catalog.write_now(get_int, "n") == 0
+
+
+def test_readers_see_the_last_commit_and_cannot_write(catalog) -> None:
+    with catalog.reader() as reader:
+        assert get_int(reader, "n") == 0
+        catalog.write_now(put_value, "n", 7)
+        assert get_int(reader, "n") == 7
+        with pytest.raises(sqlite3.OperationalError):
+            put_value(reader, "n", 8)
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is not a database at all" * 100, b"SQLite format 3\x00"]
+)
+def test_a_damaged_file_is_said_to_be_damaged(tmp_path, content) -> None:
+    (tmp_path / FILE_NAME).write_bytes(content)
+    with pytest.raises(CatalogDamaged):
+        Catalog(str(tmp_path))
+
+
+def test_another_schema_is_not_touched(tmp_path) -> None:
+    Catalog(str(tmp_path)).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(CatalogDamaged):
+        Catalog(str(tmp_path))
+
+
+def test_other_mistakes_are_errors_of_ours(catalog) -> None:
+    with pytest.raises(StreamdError):
+        catalog.write_now(lambda connection: connection.execute("SELECT nonsense"))
+
+
+@pytest.mark.asyncio
+async def test_a_full_disk_is_waited_out(catalog, monkeypatch) -> None:
+    monkeypatch.setattr("streamd.catalog.db._FULL_RETRY_SECONDS", 0.001)
+    attempts = []
+
+    def work(connection: sqlite3.Connection) -> int:
+        attempts.append(1)
+        put_value(connection, "n", len(attempts))
+        if len(attempts) < 3:
+            raise DiskFull("full", path="/")
+        return 5
+
+    assert await catalog.write(work) == 5
+    assert await catalog.read(get_int, "n") == 3
+
+
+@pytest.mark.asyncio
+async def test_transactions_run_one_after_the_other(catalog) -> None:
+    def add(connection: sqlite3.Connection) -> None:
+        put_value(connection, "n", get_int(connection, "n") + 1)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(50):
+            group.create_task(catalog.write(add), name=str(number))
+    assert await catalog.read(get_int, "n") == 50
+
+
+def test_the_head_is_what_was_stored(catalog) -> None:
+    assert catalog.write_now(load_head).epoch == 0
+    head = JournalHead(3, 9, b"h" * 32, 12345, is_sealed=True)
+    catalog.write_now(store_head, head)
+    assert catalog.write_now(load_head) == head
+    assert head.next_position == (3, 9)
+
+
+def test_no_number_of_a_file_is_given_out_twice(catalog) -> None:
+    floors = [catalog.write_now(next_fid_floor) for _ in range(3)]
+    assert floors == [n << FID_EPOCH_SHIFT for n in (1, 2, 3)]
+
+
+def test_the_same_object_again_is_the_same_number(catalog) -> None:
+    def add(connection: sqlite3.Connection) -> int:
+        return objects.add(
+            connection, name="p", kind="P", size=1, now_us=1, state=ObjectState.LOCAL
+        )
+
+    assert catalog.write_now(add) == catalog.write_now(add)
+
+
+def test_an_object_never_falls_back_in_its_state(catalog) -> None:
+    number = catalog.write_now(
+        objects.add, name="j", kind="J", size=1, now_us=1, state=ObjectState.VAULT
+    )
+    catalog.write_now(objects.mark_put, number, ObjectState.LOCAL)
+    assert catalog.write_now(objects.pending_uploads, 9, packs=False) == []
+
+
+def test_chunks_move_with_what_holds_them(catalog) -> None:
+    ids = [n.to_bytes(2, "big") * 16 for n in range(600)]  # more than fit into one question
+    catalog.write_now(objects.add_chunks, 1, ids)
+    catalog.write_now(objects.move_chunks, [1], {ids[0]: 2})
+    assert catalog.write_now(objects.find_chunks, ids) == {ids[0]: 2}
+
+
+# -- eviction --------------------------------------------------------------------------------------
+
+
+async def evicting(catalog, rows, *, keep_seconds: int, max_size: int, now_us: int):
+    """Register (name, kind, size, put_us, state), evict, and return what is left in the copy."""
+    local = MemoryBlobStore(ManualClock())
+    for name, kind, size, put_us, state in rows:
+        await local.put(BlobName(name), bytes(size))
+        await catalog.write(
+            objects.add, name=name, kind=kind, size=size, now_us=put_us, state=state
+        )
+    result = await evict(
+        catalog, local, keep_seconds=keep_seconds, max_size_bytes=max_size, now_us=now_us
+    )
+    return result, {info.name async for info in local.scan("")}
+
+
+@pytest.mark.asyncio
+async def test_only_what_the_container_has_leaves_the_copy(catalog) -> None:
+    rows = [
+        ("a", "P", 10, 1, ObjectState.VAULT),
+        ("b", "P", 10, 1, ObjectState.LOCAL),
+        ("c", "J", 10, 1, ObjectState.VAULT),
+        ("d", "J", 10, 1, ObjectState.UNPUT),
+        ("e", "C", 10, 1, ObjectState.VAULT),
+    ]
+    result, left = await evicting(catalog, rows, keep_seconds=0, max_size=0, now_us=10**12)
+    assert left == {"b", "d", "e"}
+    assert result == (2, 20)
+
+
+@pytest.mark.asyncio
+async def test_the_young_stay_and_the_oldest_go_first_when_it_is_too_large(catalog) -> None:
+    rows = [(f"p{n}", "P", 10, n * 10**6, ObjectState.VAULT) for n in range(10)]
+    result, left = await evicting(catalog, rows, keep_seconds=5, max_size=10**9, now_us=9 * 10**6)
+    assert left == {f"p{n}" for n in range(5, 10)}
+    assert result[0] == 5
+    local = MemoryBlobStore(ManualClock())
+    again = await evict(catalog, local, keep_seconds=5, max_size_bytes=20, now_us=9 * 10**6)
+    assert again == (3, 30)

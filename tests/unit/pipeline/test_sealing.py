@@ -1,0 +1,294 @@
+"""Deduplication, sealing and describing: which chunks are stored, in which frames, and as what."""
+
+import itertools
+import random
+import sqlite3
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from vaultbuilder import VaultBuilder
+
+from streamd.catalog import objects
+from streamd.catalog.db import Catalog
+from streamd.catalog.objects import ObjectState
+from streamd.errors import ConfigInvalid
+from streamd.format import chunklist
+from streamd.format.codec import Codec
+from streamd.format.frame import INLINE_FRAME_TARGET, PACK_FRAME_TARGET
+from streamd.model.entry import EntryType, FileVersion, VersionFlag
+from streamd.model.host import HostStat
+from streamd.pipeline.channel import BULK, LIVE
+from streamd.pipeline.compression import (
+    BALANCED,
+    PILE_STRONG,
+    PILE_STRONGEST,
+    STRONG,
+    STRONGEST,
+    CompressionChoice,
+)
+from streamd.pipeline.dedup import DedupIndex
+from streamd.pipeline.findings import Found
+from streamd.pipeline.seal import Sealer
+from streamd.sources.port import Outcome, Piece, ReadResult
+
+READ_AT_NS = 1_000_000_000_000_000
+
+
+@pytest.fixture
+def catalog(tmp_path):
+    made = Catalog(str(tmp_path))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def index(catalog):
+    made = DedupIndex(catalog.open_reader)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def builder():
+    return VaultBuilder()
+
+
+@pytest.fixture
+def sealer(index, builder):
+    return Sealer(
+        builder.writer, index, CompressionChoice("none").now, lambda _: b"u", lambda _: b"g"
+    )
+
+
+def store(catalog: Catalog, name: str, *ids: bytes) -> int:
+    def work(connection: sqlite3.Connection) -> int:
+        number = objects.add(
+            connection, name=name, kind="P", size=1, now_us=1, state=ObjectState.LOCAL
+        )
+        objects.add_chunks(connection, number, ids)
+        return number
+
+    return catalog.write_now(work)
+
+
+# -- deduplication ---------------------------------------------------------------------------------
+
+
+def test_a_chunk_that_the_vault_has_is_needed_and_not_new(catalog, index) -> None:
+    number = store(catalog, "p1", b"a" * 32)
+    new, needs = index.claim([b"a" * 32, b"b" * 32], (1, LIVE), 0)
+    assert (new, needs) == ({b"b" * 32}, {number})
+
+
+def test_an_earlier_batch_of_the_lane_is_trusted(index) -> None:
+    assert index.claim([b"a" * 32], (1, LIVE), 3)[0]
+    assert not index.claim([b"a" * 32], (1, LIVE), 3)[0]
+    assert not index.claim([b"a" * 32], (1, LIVE), 4)[0]
+
+
+@pytest.mark.parametrize(("lane", "sequence"), [((1, LIVE), 2), ((1, BULK), 9), ((2, LIVE), 9)])
+def test_a_later_batch_or_another_lane_is_not(index, lane, sequence) -> None:
+    index.claim([b"a" * 32], (1, LIVE), 3)
+    assert index.claim([b"a" * 32], lane, sequence)[0] == {b"a" * 32}
+
+
+def test_after_the_commit_the_catalog_answers(catalog, index) -> None:
+    index.claim([b"a" * 32], (1, LIVE), 3)
+    number = store(catalog, "j1", b"a" * 32)
+    index.settle([b"a" * 32])
+    assert index.claim([b"a" * 32], (2, BULK), 0) == (set(), {number})
+
+
+def test_what_was_given_up_is_new_again(index) -> None:
+    index.claim([b"a" * 32], (1, LIVE), 3)
+    index.settle([b"a" * 32])
+    assert index.claim([b"a" * 32], (1, LIVE), 4)[0] == {b"a" * 32}
+
+
+# -- sealing ---------------------------------------------------------------------------------------
+
+
+def arena_of(builder, parts: list[bytes]) -> tuple[memoryview, list[Piece]]:
+    arena, pieces = bytearray(), []
+    for part in parts:
+        pieces.append(Piece(builder.keys.domain_keys.chunk_id(part), len(arena), len(part)))
+        arena += part
+    return memoryview(bytes(arena)), pieces
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [(LIVE, INLINE_FRAME_TARGET), (BULK, PACK_FRAME_TARGET)]
+)
+def test_small_chunks_share_frames_up_to_the_target(sealer, builder, kind, target) -> None:
+    rng = random.Random(1)
+    arena, pieces = arena_of(builder, [rng.randbytes(rng.randrange(1, 90_000)) for _ in range(60)])
+    content = sealer.seal_pieces(arena, pieces, (1, kind), 0)
+    frames = content.data.frames
+    assert all(frame.plain_size <= target or len(frame.sizes) == 1 for frame in frames)
+    assert all(one.plain_size + two.sizes[0] > target for one, two in itertools.pairwise(frames))
+    assert b"".join(frame.ids for frame in frames) == b"".join(piece.id for piece in pieces)
+    assert content.duplicate_bytes == 0
+    assert content.chunk_count == 60
+
+
+def test_a_chunk_that_comes_twice_in_a_batch_is_stored_once(sealer, builder) -> None:
+    arena, pieces = arena_of(builder, [b"same" * 100, b"other", b"same" * 100, b"more"])
+    content = sealer.seal_pieces(arena, pieces, (1, LIVE), 0)
+    assert len(content.new_ids) == 3
+    assert content.duplicate_bytes == 400
+    (frame,) = content.data.frames
+    assert frame.plain_size == len(b"same" * 100 + b"other" + b"more")
+
+
+def test_known_chunks_are_left_out_from_between_others(sealer, builder, catalog) -> None:
+    arena, pieces = arena_of(builder, [b"one" * 9, b"two" * 9, b"three" * 9])
+    number = store(catalog, "p", pieces[1].id)
+    content = sealer.seal_pieces(arena, pieces, (1, LIVE), 0)
+    assert content.new_ids == [pieces[0].id, pieces[2].id]
+    assert content.needs == {number}
+    assert content.data.frames[0].plain_size == len(b"one" * 9 + b"three" * 9)
+
+
+def test_nothing_new_makes_no_frame(sealer, builder) -> None:
+    arena, pieces = arena_of(builder, [b"one"])
+    sealer.seal_pieces(arena, pieces, (1, LIVE), 0)
+    again = sealer.seal_pieces(arena, pieces, (1, LIVE), 1)
+    assert again.data is None
+    assert again.duplicate_bytes == 3
+
+
+# -- describing ------------------------------------------------------------------------------------
+
+
+def stat_of(**fields) -> HostStat:
+    values = {
+        "type": EntryType.REGULAR, "mode": 0o644, "uid": 0, "gid": 0, "size": 8, "mtime_ns": 5,
+        "ctime_ns": 5, "dev": 1, "ino": 9, "nlink": 1, "rdev": 0,
+    }  # fmt: skip
+    return HostStat(**(values | fields))
+
+
+def describe(sealer, result: ReadResult):
+    entry = Found(
+        parent=7,
+        name=b"x",
+        path=b"/r/x",
+        fid=11,
+        stat=result.stat,
+        since_us=3,
+        parent_ino=2,
+        read=True,
+        is_fresh=True,
+    )
+    return sealer.describe([entry], [result], read_at_ns=READ_AT_NS)
+
+
+def version_of(described) -> FileVersion:
+    return msgspec.msgpack.decode(described.intents[0].version, type=FileVersion)
+
+
+def test_a_good_read_becomes_an_intent(sealer) -> None:
+    pieces = [Piece(b"c" * 32, 0, 8)]
+    described = describe(sealer, ReadResult(Outcome.OK, stat_of(), pieces))
+    (intent,) = described.intents
+    assert (intent.parent, intent.name, intent.fid, intent.again) == (7, b"x", 11, False)
+    assert described.good_paths == [b"/r/x"]
+    version = version_of(described)
+    assert (version.user, version.group, version.size) == (b"u", b"g", 8)
+    assert [(run.id, run.size) for run in version.content] == [(b"c" * 32, 8)]
+    assert not described.again
+    assert not described.later
+
+
+def test_holes_stay_holes(sealer) -> None:
+    pieces = [Piece(None, 0, 4096), Piece(b"c" * 32, 0, 8), Piece(None, 0, 100)]
+    version = version_of(describe(sealer, ReadResult(Outcome.OK, stat_of(size=4204), pieces)))
+    assert [(run.id, run.size) for run in version.content] == [
+        (None, 4096),
+        (b"c" * 32, 8),
+        (None, 100),
+    ]
+    assert version.flags == VersionFlag.SPARSE
+
+
+def test_a_long_content_gets_chunk_list_pages(sealer) -> None:
+    pieces = [Piece(bytes([number]) * 32, 0, 8) for number in range(chunklist.DIRECT_MAX + 1)]
+    described = describe(sealer, ReadResult(Outcome.OK, stat_of(size=8 * len(pieces)), pieces))
+    version = version_of(described)
+    assert version.levels == 1
+    assert {run.id for run in version.content} == described.pages.keys()
+    content = sealer.seal_pages(described.pages, (1, LIVE), 0)
+    assert set(content.new_ids) == described.pages.keys()
+    assert sealer.seal_pages(described.pages, (1, LIVE), 1).data is None
+
+
+def test_as_many_runs_as_fit_need_no_page(sealer) -> None:
+    pieces = [Piece(bytes([number]) * 32, 0, 8) for number in range(chunklist.DIRECT_MAX)]
+    described = describe(sealer, ReadResult(Outcome.OK, stat_of(size=8 * len(pieces)), pieces))
+    assert not described.pages
+    assert version_of(described).levels == 0
+
+
+def test_a_file_changed_within_the_same_tick_is_read_again(sealer) -> None:
+    described = describe(sealer, ReadResult(Outcome.OK, stat_of(ctime_ns=READ_AT_NS - 1000)))
+    assert described.intents[0].again
+    assert [(place.path, place.first_us) for place in described.again] == [
+        (b"/r/x", READ_AT_NS // 1000)
+    ]
+
+
+def test_a_change_time_from_the_far_future_does_not_make_it_racy_for_ever(sealer) -> None:
+    described = describe(sealer, ReadResult(Outcome.OK, stat_of(ctime_ns=READ_AT_NS * 2)))
+    assert not described.intents[0].again
+
+
+def test_a_file_that_would_not_stand_still_is_kept_marked_and_read_later(sealer) -> None:
+    described = describe(sealer, ReadResult(Outcome.FUZZY, stat_of(), [Piece(b"c" * 32, 0, 8)]))
+    assert version_of(described).flags == VersionFlag.FUZZY
+    assert described.intents[0].again
+    assert described.later == [b"/r/x"]
+    assert [trouble.reason for trouble in described.troubles] == ["fuzzy"]
+    assert not described.good_paths
+
+
+@pytest.mark.parametrize("outcome", [Outcome.VANISHED, Outcome.TYPE_CHANGED])
+def test_what_is_another_by_now_is_looked_at_again(sealer, outcome) -> None:
+    described = describe(sealer, ReadResult(outcome, stat_of()))
+    assert not described.intents
+    assert [(place.path, place.first_us) for place in described.again] == [(b"/r/x", 3)]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.UNREADABLE, Outcome.FAILED])
+def test_what_cannot_be_read_is_a_trouble(sealer, outcome) -> None:
+    described = describe(sealer, ReadResult(outcome, stat_of(), errno=13))
+    assert not described.intents
+    assert [(each.reason, each.errno) for each in described.troubles] == [(outcome, 13)]
+
+
+# -- compression -----------------------------------------------------------------------------------
+
+
+def test_automatic_compression_follows_the_pile() -> None:
+    pile = SimpleNamespace(bytes=0)
+    choice = CompressionChoice("auto", lambda: pile.bytes)
+    levels = []
+    for size in (0, PILE_STRONG - 1, PILE_STRONG, PILE_STRONGEST, 0):
+        pile.bytes = size
+        levels.append(choice.now())
+    assert levels == [BALANCED, BALANCED, STRONG, STRONGEST, BALANCED]
+
+
+@pytest.mark.parametrize(
+    ("setting", "codec", "level"),
+    [("none", Codec.RAW, 0), ("lz4", Codec.LZ4, 0), ("zstd:1", Codec.ZSTD, 1), ("zstd:19", Codec.ZSTD, 19)],
+)  # fmt: skip
+def test_a_fixed_compression_stays(setting, codec, level) -> None:
+    now = CompressionChoice(setting, lambda: PILE_STRONGEST).now()
+    assert (now.codec, now.level) == (codec, level)
+
+
+@pytest.mark.parametrize("setting", ["", "gzip", "zstd", "zstd:0", "zstd:20", "zstd:x"])
+def test_nonsense_is_refused(setting) -> None:
+    with pytest.raises(ConfigInvalid):
+        CompressionChoice(setting)
