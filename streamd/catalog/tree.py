@@ -274,7 +274,9 @@ class TreeWriter:
         What is known of the tree is read once for all intents, for speed; a removal or a move makes
         that stale, so the run ends there.
         """
-        known = dict(self._known_nodes({intent.fid for intent in intents}))
+        rows = list(self._known_nodes({intent.fid for intent in intents}))
+        known = {fid: version for fid, version, _ in rows}
+        linked = _with_several_names(rows)
         alive = set(self._alive({intent.parent for intent in intents if intent.parent > 0}))
         existing = self._existing_entries(intents)
         fresh: dict[int, Intent] = {}
@@ -290,8 +292,13 @@ class TreeWriter:
                 self.dropped.append(intent)
                 continue
             before = existing.get((parent, name))
+            is_single = intent.stat.type == EntryType.DIRECTORY or intent.stat.nlink == 1
+            if before is not None and before[0] == fid and is_single and fid in linked:
+                self._flush(entries, fresh, links)  # the other names are gone, noticed or not
+                self._leave_old_place(fid, keep=(parent, name))
+                left = intents[index:]
+                break
             if before is None or before[0] != fid:
-                is_single = intent.stat.type == EntryType.DIRECTORY or intent.stat.nlink == 1
                 moved = is_single and (fid in links or self._has_name(fid, known))
                 is_nameless = fid in self._nameless
                 if before is not None or moved or (is_nameless and index > 0):
@@ -374,13 +381,14 @@ class TreeWriter:
             directory = row[0]
         return True
 
-    def _leave_old_place(self, fid: int) -> None:
-        """What has one name and moved leaves the old one, with everything below it."""
+    def _leave_old_place(self, fid: int, keep: tuple[int, bytes] | None = None) -> None:
+        """What has one name leaves every other one, with everything below it."""
         rows = self._connection.execute(
             "SELECT parent, name, type FROM dirent WHERE fid = ?", (fid,)
         ).fetchall()
         for parent, name, entry_type in rows:
-            self._detach(parent, name, fid, entry_type)
+            if (parent, name) != keep:
+                self._detach(parent, name, fid, entry_type)
 
     def _detach(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
         """Remove an entry, but not yet the file if this was its last name."""
@@ -426,11 +434,11 @@ class TreeWriter:
 
     # -- bulk look-ups ---------------------------------------------------------------------------
 
-    def _known_nodes(self, fids: set[int]) -> Iterator[tuple[int, bytes]]:
+    def _known_nodes(self, fids: set[int]) -> Iterator[tuple[int, bytes, int]]:
         for part in _parts(list(fids)):
             marks = ",".join("?" * len(part))
             yield from self._connection.execute(
-                f"SELECT fid, version FROM node WHERE fid IN ({marks})",
+                f"SELECT fid, version, links FROM node WHERE fid IN ({marks})",
                 part,
             )
 
@@ -459,6 +467,10 @@ class TreeWriter:
                 ):
                     found[parent, name] = (fid, entry_type)
         return found
+
+
+def _with_several_names(rows: Sequence[tuple[int, bytes, int]]) -> set[int]:
+    return {fid for fid, _, count in rows if count > 1}
 
 
 def _parts(items: Sequence[S]) -> Iterator[Sequence[S]]:

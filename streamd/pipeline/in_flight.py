@@ -24,6 +24,7 @@ class InFlight:
         self._found: dict[Key, Found] = {}
         self._by_fid: dict[int, dict[Key, object]] = {}
         self._by_inode: dict[tuple[int, int], dict[Key, int]] = {}
+        self._by_parent: dict[int, dict[Key, object]] = {}
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
@@ -31,6 +32,7 @@ class InFlight:
         with self._lock:
             self.entries[key] = survey
             self._found[key] = found
+            self._by_parent.setdefault(found.parent, {})[key] = survey
             self._by_fid.setdefault(found.fid, {})[key] = survey
             self._by_inode.setdefault((found.stat.dev, found.stat.ino), {})[key] = found.fid
 
@@ -57,6 +59,12 @@ class InFlight:
         with self._lock:
             return [self._found[key].path for key in self._by_inode.get((dev, ino), ())]
 
+    def names_in(self, parent: int, survey: object) -> list[bytes]:
+        """Return the names in a directory that other surveys have found."""
+        with self._lock:
+            found = self._by_parent.get(parent, {})
+            return sorted(name for (_, name), each in found.items() if each is not survey)
+
     def is_held(self, fid: int, survey: object) -> bool:
         """Say whether another survey has found this file, under whatever name."""
         with self._lock:
@@ -70,6 +78,7 @@ class InFlight:
                 found = self._found.pop(key, None)
                 if found is not None:
                     _discard(self._by_fid, found.fid, key)
+                    _discard(self._by_parent, found.parent, key)
                     _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
 
 

@@ -381,8 +381,11 @@ class Survey:
         parent, in_flight = visit.fid, self._in_flight.entries
         for name, errno in listing.failed.items():
             self._finding.troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
-        looked_for = rows.keys() if visit.names is None else set(visit.names)
-        for name in looked_for - listing.entries.keys() - listing.failed.keys():
+        if visit.names is None:  # what is on its way may be gone too, and the directory moved
+            looked_for = rows.keys() | set(self._in_flight.names_in(parent, self))
+        else:
+            looked_for = set(visit.names)
+        for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys()):
             if (parent, name) in in_flight:
                 self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:

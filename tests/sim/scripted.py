@@ -409,6 +409,7 @@ class ScriptedSource:
         self._rng = rng
         self._mutate = mutate
         self._events: list[tuple[int, Node, bytes, Node, bool, bool]] = []
+        self._known: dict[Node, bytes | None] = {}  # directories' paths
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -430,6 +431,8 @@ class ScriptedSource:
             self.fs.listeners.remove(self._listen)
 
     def _listen(self, directory: Node, name: bytes, node: Node, deep: bool, inside: bool) -> None:
+        # As a watcher does, we remember where directories were, for those that are gone by then.
+        self._known[directory] = self.fs.path_of(directory) or self._known.get(directory)
         self._events.append((self.fs.last_change_us, directory, name, node, deep, inside))
 
     def _drain(self) -> WatchBatch:
@@ -450,7 +453,7 @@ class ScriptedSource:
             is_nameless = is_inside and not node.is_dir and rng.random() < weather.nameless
             if is_nameless or (not node.is_dir and node.was_linked and node.nlink):
                 batch.inodes.add((DEV, node.ino))
-            path = self.fs.path_of(directory)
+            path = self.fs.path_of(directory) or self._known.get(directory)
             if path is not None and not is_nameless:
                 full = path + b"/" + name
                 batch.paths[full] = batch.paths.get(full, False) or deep

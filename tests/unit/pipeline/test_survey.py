@@ -246,6 +246,25 @@ def test_below_a_directory_of_which_only_itself_is_in_hand_nothing_waits(one) ->
     assert again(scan)[b"/r/docs"] == Depth.ENTRY
 
 
+def test_a_name_in_hand_that_is_gone_is_looked_at_where_its_directory_is_now(one) -> None:
+    """The place at which it was to be looked for again does not lead there any more."""
+    tree(one)
+    one.capture()
+    docs = one.root.children[b"docs"]
+    one.fs.create(docs, b"new", REGULAR, b"n")
+    first = one.look({b"/r/docs/new": Depth.ENTRY})
+    one.fs.remove(docs, b"new")
+    one.fs.rename(one.root, b"docs", one.root, b"papers")
+    second = one.look({b"/r/docs": Depth.BELOW, b"/r/papers": Depth.BELOW})
+    assert b"/r/papers" in again(second)  # its own times are on their way with the first
+    one.record(first)
+    third = one.look(again(second))
+    one.record(third)
+    one.record(one.look(again(third)))
+    assert one.fid(b"/r/papers/new") is None
+    assert one.fid(b"/r/papers/a") is not None
+
+
 def test_a_place_in_an_unknown_directory_is_found_from_where_the_catalog_ends(one) -> None:
     one.capture()
     new = one.fs.create(one.root, b"new", DIRECTORY, mode=0o755)
