@@ -178,12 +178,12 @@ class Protection:
     async def _watch(self) -> None:
         first = True
         async for batch in self.stream.source.watch():
-            await self._take(batch)
-            if first:
+            if first:  # what was before counts as dirty before the barrier moves
                 first = False
                 self.progress.is_watching = True
                 self._meters.watching(self.name, self.stream.source.watch_modes)
                 await self.ask_scan("start", since_us=self._covered_us)
+            await self._take(batch)
 
     async def _take(self, batch: WatchBatch) -> None:
         """Make the events of a batch durable as dirty places; then move the barrier.
