@@ -7,7 +7,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamd.observe import metrics_page
-from streamd.observe.metrics import FILE_RESULTS, Metrics, Watermark
+from streamd.observe.metrics import Metrics, Watermark
+from streamd.observe.source_metrics import FILE_RESULTS
 from streamd.sources.port import Outcome
 
 DOCS = Path(__file__).parents[3] / "docs"

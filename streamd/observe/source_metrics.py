@@ -1,0 +1,127 @@
+"""Metrics of what is protected: how far each source is, how it is watched and read."""
+
+from typing import Final
+
+from streamd.observe.metric_set import DESTINATIONS, SOURCE_LABEL, MetricSet
+from streamd.policy.retention import CLASSES
+
+WATCH_MODES: Final = ("fanotify", "inotify", "polling")
+RESCAN_REASONS: Final = (
+    "start",
+    "overflow",
+    "watch-limit",
+    "unclean-stop",
+    "mount-lost",
+    "periodic",
+    "request",
+)
+RESULTS: Final = ("ok", "incomplete")
+FILE_RESULTS: Final = ("ok", "fuzzy", "vanished", "unreadable", "io-error", "type-changed")
+FILE_ERRORS: Final = ("EACCES", "EPERM", "EIO")
+ENTRY_TYPES: Final = ("file", "directory", "symlink", "other")
+DELAY_BUCKETS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 3600)
+
+_SOURCE: Final = SOURCE_LABEL
+
+
+class SourceMetrics(MetricSet):
+    """What an operator asks about a source."""
+
+    def _declare_protection(self) -> None:
+        self.rpo_target_seconds = self._gauge(
+            "rpo_target_seconds", "The configured rpo of the source.", (_SOURCE,)
+        )
+        self.unprotected_changes = self._gauge(
+            "unprotected_changes", "Changes noticed and not yet captured.", (_SOURCE,)
+        )
+        self.unprotected_bytes = self._gauge(
+            "unprotected_bytes", "Size of the files noticed and not yet captured.", (_SOURCE,)
+        )
+        self.change_protection_delay_seconds = self._histogram(
+            "change_protection_delay_seconds",
+            "Time from the notice of a change until it is durable at the destination.",
+            (_SOURCE, "destination"),
+            DELAY_BUCKETS,
+            destination=DESTINATIONS,
+        )
+        self.recovery_point_last_success_timestamp_seconds = self._gauge(
+            "recovery_point_last_success_timestamp_seconds",
+            "Unix time of the newest restorable state of the source.",
+            (_SOURCE,),
+        )
+        self.recovery_points = self._gauge(
+            "recovery_points",
+            "Recovery points kept, by class; a point may belong to several.",
+            (_SOURCE, "class"),
+            **{"class": CLASSES},
+        )
+
+    def _declare_watch(self) -> None:
+        self.watch_events_total = self._counter(
+            "watch_events_total", "File system events read.", (_SOURCE,)
+        )
+        self.watch_overflows_total = self._counter(
+            "watch_overflows_total",
+            "Times the kernel's event queue overflowed: events were lost, a rescan follows.",
+            (_SOURCE,),
+        )
+        self.watch_mode = self._gauge(
+            "watch_mode",
+            "1 for each kind of watcher in use for the source.",
+            (_SOURCE, "mode"),
+            mode=WATCH_MODES,
+        )
+        self.rescans_total = self._counter(
+            "rescans_total",
+            "Rescans finished, by what caused them and how they ended.",
+            (_SOURCE, "reason", "result"),
+            reason=RESCAN_REASONS,
+            result=RESULTS,
+        )
+        self.rescan_missed_changes_total = self._counter(
+            "rescan_missed_changes_total",
+            "Changes found by a rescan that no event had announced.",
+            (_SOURCE, "reason"),
+            reason=RESCAN_REASONS,
+        )
+        self.rescan_last_success_timestamp_seconds = self._gauge(
+            "rescan_last_success_timestamp_seconds",
+            "Unix time at which the last successful rescan of the whole source ended.",
+            (_SOURCE,),
+        )
+        self.rescan_last_duration_seconds = self._gauge(
+            "rescan_last_duration_seconds", "Duration of the last finished rescan.", (_SOURCE,)
+        )
+        self.rescan_in_progress = self._gauge(
+            "rescan_in_progress", "1 while a rescan runs.", (_SOURCE,)
+        )
+        self.catalog_entries = self._gauge(
+            "catalog_entries",
+            "Entries of the newest state, by type.",
+            (_SOURCE, "type"),
+            type=ENTRY_TYPES,
+        )
+
+    def _declare_read(self) -> None:
+        self.files_processed_total = self._counter(
+            "files_processed_total",
+            "Entries read, by outcome.",
+            (_SOURCE, "result"),
+            result=FILE_RESULTS,
+        )
+        self.read_retries_total = self._counter(
+            "read_retries_total",
+            "Reads repeated because the file changed while it was read.",
+            (_SOURCE,),
+        )
+        self.fuzzy_files = self._gauge(
+            "fuzzy_files",
+            "Files whose newest stored version changed while it was read, every time.",
+            (_SOURCE,),
+        )
+        self.file_errors_total = self._counter(
+            "file_errors_total",
+            "Entries that could not be read, by error.",
+            (_SOURCE, "errno"),
+            errno=FILE_ERRORS,
+        )

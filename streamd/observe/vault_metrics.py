@@ -1,0 +1,78 @@
+"""Metrics of the vault: requests to the container, uploads, retention, verification."""
+
+from typing import Final
+
+from streamd.observe.metric_set import LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
+
+OPERATIONS: Final = ("put", "get", "scan", "delete")
+CODES: Final = ("2xx", "401", "403", "404", "409", "412", "429", "4xx", "5xx", "timeout", "connect")
+RETRY_REASONS: Final = ("429", "5xx", "timeout", "connect")
+BLOCKED_REASONS: Final = ("immutable", "hold", "refused")
+
+_SOURCE: Final = SOURCE_LABEL
+
+
+class VaultMetrics(MetricSet):
+    """What is done with the vault beside writing to it."""
+
+    def _declare_azure(self) -> None:
+        operation: dict[str, tuple[str, ...]] = {"operation": OPERATIONS}
+        self.azure_requests_total = self._counter(
+            "azure_requests_total",
+            "Requests to Azure, by operation and status code, or what happened instead.",
+            ("operation", "code"),
+            code=CODES,
+            **operation,
+        )
+        self.azure_request_duration_seconds = self._histogram(
+            "azure_request_duration_seconds",
+            "Duration of a request to Azure.",
+            ("operation",),
+            LATENCY_BUCKETS,
+            **operation,
+        )
+        self.azure_retries_total = self._counter(
+            "azure_retries_total",
+            "Requests to Azure that were tried again, and why.",
+            ("operation", "reason"),
+            reason=RETRY_REASONS,
+            **operation,
+        )
+        self.azure_throttled_seconds_total = self._counter(
+            "azure_throttled_seconds_total", "Time waited because Azure asked to slow down."
+        )
+        self.uploaded_bytes_total = self._counter("uploaded_bytes_total", "Bytes sent to Azure.")
+        self.downloaded_bytes_total = self._counter(
+            "downloaded_bytes_total", "Bytes received from Azure."
+        )
+        self.upload_pending_objects = self._gauge(
+            "upload_pending_objects", "Objects durable locally that wait for their upload."
+        )
+        self.upload_pending_bytes = self._gauge(
+            "upload_pending_bytes", "Bytes durable locally that wait for their upload."
+        )
+
+    def _declare_retention(self) -> None:
+        self.retention_last_success_timestamp_seconds = self._gauge(
+            "retention_last_success_timestamp_seconds",
+            "Unix time of the last successful retention run.",
+        )
+        self.retention_overdue_recovery_points = self._gauge(
+            "retention_overdue_recovery_points",
+            "Recovery points the policy has expired that still exist.",
+            (_SOURCE,),
+        )
+        self.retention_deleted_recovery_points_total = self._counter(
+            "retention_deleted_recovery_points_total",
+            "Recovery points removed by retention.",
+            (_SOURCE,),
+        )
+        self.retention_blocked_total = self._counter(
+            "retention_blocked_total",
+            "Deletions that were refused, and why.",
+            ("reason",),
+            reason=BLOCKED_REASONS,
+        )
+        self.gc_reclaimed_bytes_total = self._counter(
+            "gc_reclaimed_bytes_total", "Bytes reclaimed by deleting and rewriting objects."
+        )
