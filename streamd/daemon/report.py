@@ -18,7 +18,8 @@ from streamd.daemon.status import (
 )
 
 if TYPE_CHECKING:
-    from streamd.daemon.main import Daemon, Running
+    from streamd.daemon.main import Daemon
+    from streamd.daemon.running import Running
 
 
 class DaemonReport:

@@ -1,0 +1,21 @@
+"""What can be asked on the control socket: one line for each command, and who answers it."""
+
+from typing import TYPE_CHECKING
+
+from streamd.daemon.control import Handler
+from streamd.daemon.report import DaemonReport
+
+if TYPE_CHECKING:
+    from streamd.daemon.main import Daemon
+    from streamd.daemon.upkeep import Upkeep
+
+
+def control_commands(daemon: "Daemon", upkeep: "Upkeep") -> dict[str, Handler]:
+    """Return the commands of a running daemon by name."""
+    report = DaemonReport(daemon)
+    return {
+        "status": report.status,
+        "problems": report.problems,
+        "reload": daemon.reloading.request,
+        "retention-run": upkeep.run_request,
+    }

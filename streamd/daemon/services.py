@@ -1,0 +1,85 @@
+"""The tasks that run beside the capture for as long as the daemon does: one line for each.
+
+They share its fate: one that raises ends the process. They are cancelled after the drain.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from streamd.daemon.commands import control_commands
+from streamd.daemon.control import ControlServer
+from streamd.daemon.host import Host, watch_state
+from streamd.daemon.notify import Notifier, watchdog_interval_seconds
+
+if TYPE_CHECKING:
+    from streamd.daemon.main import Daemon
+    from streamd.daemon.protection import Protection
+    from streamd.daemon.running import Supervisor
+    from streamd.daemon.upkeep import Upkeep
+
+COVERAGE_SECONDS: Final = 20.0  # how often the coverage of each source is written down
+_COLLECT_SECONDS: Final = 0.2
+Service = Callable[[], Coroutine[Any, Any, None]]
+
+
+def services_of(
+    daemon: "Daemon", host: Host, upkeep: "Upkeep", notifier: Notifier
+) -> dict[str, Service]:
+    """Return what is to run, by the name of its task."""
+    supervisor = daemon.supervisor
+    control = ControlServer(daemon.config.daemon.socket, control_commands(daemon, upkeep))
+    services: dict[str, Service] = {
+        "control": control.run,
+        "state": lambda: _keep_state(host, supervisor),
+        "loop-lag": daemon.meters.watch_loop_lag,
+        "watchdog": lambda: _watchdog(notifier),
+        "reload": daemon.reloading.run,
+        "coverage": lambda: _keep_coverage(host, supervisor),
+        "upkeep": upkeep.run,
+    }
+    if host.uploader is not None:
+        services["upload"] = host.uploader.run
+    return services
+
+
+async def _keep_state(host: Host, supervisor: "Supervisor") -> None:
+    """Keep what metrics and `status` show of the sources fresh."""
+    protections: dict[str, Protection] = {}
+
+    async def collect() -> None:
+        while True:
+            protections.clear()
+            protections.update(supervisor.active())
+            await asyncio.sleep(_COLLECT_SECONDS)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(collect(), name="state.collect")
+        group.create_task(watch_state(host, protections), name="state.refresh")
+
+
+async def _watchdog(notifier: Notifier) -> None:
+    """Tell systemd that the loop turns; silence gets us restarted."""
+    interval = watchdog_interval_seconds()
+    if interval is None:
+        return
+    while True:
+        notifier.ping()
+        await asyncio.sleep(interval)
+
+
+async def _keep_coverage(host: Host, supervisor: "Supervisor") -> None:
+    while True:
+        await asyncio.sleep(COVERAGE_SECONDS)
+        await write_coverage(host, supervisor)
+
+
+async def write_coverage(host: Host, supervisor: "Supervisor") -> None:
+    """Write down up to when each source was covered: a gap after a crash begins there."""
+    covered = {
+        name: running.protection.progress.drained_us
+        for name, running in supervisor.running.items()
+        if running.protection is not None and running.protection.progress.scanned.is_set()
+    }
+    if covered:
+        await host.catalog.write(host.journal.remember_coverage, covered)
