@@ -8,6 +8,9 @@
     d/<domain>/j/<writer>/<epoch:08x>/<seq:012x>  journal segment, dense from 0
     d/<domain>/p/<xx>/<id>                        pack, named by the hash of its bytes
     d/<domain>/c/<source>/<ms:013x>-<id>          checkpoint root
+    d/<domain>/h/<source>/<level:1x>/<ms:013x>-<ms:013x>-<id>   history run, from - to
+    d/<domain>/x/<gen:08x>/<shard:02x>-<id>       shard of an index generation
+    d/<domain>/x/<gen:08x>/done                   its manifest, which makes it complete
     d/<domain>/g/<gen:08x>  and  .fin             condemn list and its final list
 
 Numbers are hexadecimal and zero padded: lexical order is numeric order. Ids are base32.
@@ -38,6 +41,22 @@ class JournalPosition(NamedTuple):
 
     epoch: int
     seq: int
+
+
+class HistorySpan(NamedTuple):
+    """What the name of a history run says; times in µs, rounded down to ms in names."""
+
+    source: SourceId
+    level: int
+    start_us: int
+    end_us: int
+
+
+class IndexName(NamedTuple):
+    """What a name below x/ says; `shard` is None for the manifest."""
+
+    generation: int
+    shard: int | None
 
 
 def config_name(number: int) -> str:
@@ -137,6 +156,60 @@ def parse_checkpoint_name(name: str) -> tuple[SourceId, int] | None:
     if source is None or at_ms is None or _id(unique, UNIQUE_SIZE) is None:
         return None
     return SourceId(source), at_ms
+
+
+def history_prefix(domain: DomainId, source: SourceId | None = None) -> str:
+    prefix = f"{domain_prefix(domain)}h/"
+    return prefix if source is None else f"{prefix}{to_text(source)}/"
+
+
+def history_name(domain: DomainId, span: HistorySpan, unique: bytes) -> str:
+    times = f"{span.start_us // 1000:013x}-{span.end_us // 1000:013x}"
+    prefix = history_prefix(domain, span.source)
+    return f"{prefix}{span.level:x}/{times}-{to_text(unique)}"
+
+
+def parse_history_name(name: str) -> HistorySpan | None:
+    """Return what `name` says if it has the form of a history run's name, else None."""
+    parts = name.split("/")
+    if len(parts) != 6 or parts[0] != "d" or parts[2] != "h":  # noqa: PLR2004 - d/D/h/S/L/T-T-ID
+        return None
+    start, _, rest = parts[5].partition("-")
+    end, _, unique = rest.partition("-")
+    source, level = _id(parts[3], ID_SIZE), _hex(parts[4], 1)
+    start_ms, end_ms = _hex(start, 13), _hex(end, 13)
+    if source is None or level is None or start_ms is None or end_ms is None:
+        return None
+    if _id(unique, UNIQUE_SIZE) is None:
+        return None
+    return HistorySpan(SourceId(source), level, start_ms * 1000, end_ms * 1000)
+
+
+def index_prefix(domain: DomainId) -> str:
+    return f"{domain_prefix(domain)}x/"
+
+
+def index_shard_name(domain: DomainId, generation: int, shard: int, unique: bytes) -> str:
+    return f"{index_prefix(domain)}{generation:08x}/{shard:02x}-{to_text(unique)}"
+
+
+def index_manifest_name(domain: DomainId, generation: int) -> str:
+    return f"{index_prefix(domain)}{generation:08x}/done"
+
+
+def parse_index_name(name: str) -> IndexName | None:
+    """Return what `name` says if it has the form of a name below x/, else None."""
+    parts = name.split("/")
+    if len(parts) != 5 or parts[0] != "d" or parts[2] != "x":  # noqa: PLR2004 - d/D/x/N/SHARD-ID
+        return None
+    generation = _hex(parts[3], 8)
+    if generation is None or parts[4] == "done":
+        return None if generation is None else IndexName(generation, None)
+    number, _, unique = parts[4].partition("-")
+    shard = _hex(number, 2)
+    if shard is None or _id(unique, UNIQUE_SIZE) is None:
+        return None
+    return IndexName(generation, shard)
 
 
 def condemn_prefix(domain: DomainId) -> str:

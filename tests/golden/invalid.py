@@ -16,6 +16,7 @@ from golden.materials import (
     DOMAIN,
     IDENTITY,
     KEK,
+    WRITER,
     KeySource,
     chunk_ids,
     fixed,
@@ -379,10 +380,82 @@ def _documents() -> Iterator[tuple[str, str, bytes, str, str]]:
     )
 
 
+def shard_with(body: Any) -> bytes:
+    """Return a well-signed index shard."""
+    return forge(b"X", header_fields(g=7), [Forged("x", pack_bytes(body), INDEX_KEY)])
+
+
+def manifest_with(**change: Any) -> bytes:
+    """Return a well-signed index manifest of generation 7."""
+    fields: dict[str, Any] = {
+        "generation": 7,
+        "bits": 1,
+        "condemned": 0,
+        "sources": [],
+        "shards": [],
+        "objects": [],
+    }
+    body = pack_bytes(list((fields | change).values()))
+    return forge(b"X", header_fields(g=7), [Forged("m", body, INDEX_KEY)])
+
+
+def history_with(rows: list[Any], **change: Any) -> bytes:
+    """Return a well-signed history run of one page."""
+    fields: dict[str, Any] = {
+        "source": SOURCE,
+        "level": 1,
+        "start": 5,
+        "end": 9,
+        "cover": [WRITER, 1, 0, 1, 3, bytes(32)],
+        "pages": [[rows[0][0] if rows else b"", len(rows)]],
+    }
+    body = pack_bytes(list((fields | change).values()))
+    header = header_fields(ks=[META.source], src=[SOURCE], t=5, t1=9)
+    page = Forged("0", pack_bytes(rows), META.secret)
+    return forge(b"H", header, [Forged("h", body, META.secret), page])
+
+
+def _runs() -> Iterator[tuple[str, str, bytes, str, str]]:
+    low, high, one = bytes(31) + b"\1", b"\xff" * 32, (1).to_bytes(4, "little")
+    shards = {
+        "shard-order": ([0, 0, high + low, one * 2], "ids that descend"),
+        "shard-twice": ([0, 0, low + low, one * 2], "one id twice"),
+        "shard-other": ([0, 1, high, one], "an id of another shard"),
+        "shard-bits": ([0, 9, low, one], "more shards than there may be"),
+        "shard-columns": ([0, 0, low, one * 2], "columns of different lengths"),
+        "shard-ids": ([0, 0, low + b"x", one], "a piece of an id"),
+    }
+    for label, (body, why) in shards.items():
+        yield label, "index-shard", shard_with(body), "VaultDamaged", why
+    manifests: dict[str, tuple[dict[str, Any], str]] = {
+        "manifest-generation": ({"generation": 8}, "another generation than the header's"),
+        "manifest-bits": ({"bits": 9}, "more shards than there may be"),
+        "manifest-shard": ({"shards": [[2, "x", 1, b""]]}, "a shard beyond the last"),
+        "manifest-shards": ({"shards": [[0, "x", 1, b""]] * 2}, "a shard twice"),
+        "manifest-source": ({"objects": [["j", 1, 0, b"", 0, 1, 2, [0]]]}, "no such source"),
+    }
+    for label, (change, why) in manifests.items():
+        yield label, "index-manifest", manifest_with(**change), "VaultDamaged", why
+    row = [b"f1", 0, 5, 0, b"v"]
+    histories: dict[str, tuple[list[Any], dict[str, Any], str]] = {
+        "history-order": ([[b"f2", 1, 5, 0, b""], row], {}, "keys that descend"),
+        "history-twice": ([row, row], {}, "one record twice"),
+        "history-empty": ([], {}, "a page without rows"),
+        "history-count": ([row], {"pages": [[b"f1", 2]]}, "fewer rows than the root says"),
+        "history-key": ([row], {"pages": [[b"f0", 1]]}, "another first key than the root says"),
+        "history-pages": ([row], {"pages": []}, "more pages than the root says"),
+        "history-source": ([row], {"source": bytes(16)}, "another source than the header's"),
+        "history-cover": ([row], {"cover": [WRITER, 2, 0, 1, 3, b""]}, "it ends before it begins"),
+        "history-writer": ([row], {"cover": [b"", 1, 0, 1, 3, b""]}, "another writer's journal"),
+    }
+    for label, (rows, change, why) in histories.items():
+        yield label, "history", history_with(rows, **change), "VaultDamaged", why
+
+
 def invalid_objects() -> list[Invalid]:
     """Build every invalid vector."""
     found = []
-    for part in (_envelopes, _sections, _packs, _documents):
+    for part in (_envelopes, _sections, _packs, _documents, _runs):
         for label, reader, data, error, why in part():
             ending = "json" if data[:1] == b"{" else "bin"
             name = layout.pack_name(DOMAIN, bytes(32)) if reader == "pack" else ""

@@ -3,7 +3,7 @@
 They are the valid vectors, and what the hostile tests break.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
@@ -16,7 +16,6 @@ from golden.materials import (
     ADMIN_PUBLIC,
     CREATED_US,
     DOMAIN,
-    IDENTITY,
     KEK,
     RECOVERY_CODE,
     SIGNER,
@@ -24,20 +23,18 @@ from golden.materials import (
     WRITER,
     WRITER_PUBLIC,
     CountedEntropy,
+    chunk_ids,
     fixed,
     host_key,
-    key_chain,
-    recorded_session,
     sealed_batch,
 )
+from golden.readers import CHAIN, CURVE, DATA, META, OTHER, PACKS, READERS, SOURCE, as_json
 
 from streamd.format import chunklist, envelope, keys, layout, ring, state_sum
 from streamd.format.checkpoint import (
     CheckpointRoot,
     JournalMark,
     PageRow,
-    decode_checkpoint,
-    decode_page,
     encode_checkpoint,
     encode_page,
     merkle_of,
@@ -48,32 +45,38 @@ from streamd.format.control import (
     Condemned,
     EpochRecord,
     Finalised,
-    decode_condemned,
-    decode_epoch,
-    decode_finalised,
     encode_condemned,
     encode_epoch,
     encode_finalised,
 )
-from streamd.format.crypto import Kem
-from streamd.format.frame import FrameOpener, SealedBatch, SealedFrame
+from streamd.format.frame import SealedBatch, SealedFrame
+from streamd.format.history_run import (
+    Cover,
+    HistoryRoot,
+    HistoryRow,
+    encode_run,
+)
+from streamd.format.index_run import (
+    IndexManifest,
+    IndexShard,
+    ObjectRow,
+    ShardRow,
+    encode_manifest,
+    encode_shard,
+)
 from streamd.format.keys import Role
 from streamd.format.layout import JournalPosition
 from streamd.format.pack import (
     EncodedObject,
-    FrameHolder,
-    decode_pack_index,
     encode_pack,
-    verify_pack_name,
 )
 from streamd.format.ring import RingContent
-from streamd.format.segment import FIRST_PREVIOUS, SegmentDraft, decode_segment, encode_segment
+from streamd.format.segment import FIRST_PREVIOUS, SegmentDraft, encode_segment
 from streamd.format.vault_config import (
     Certificate,
     Features,
     Suite,
     VaultConfig,
-    decode_signed,
     encode_signed,
 )
 from streamd.model.entry import ContentRun, Dirent, EntryType, FileVersion, SourceInfo, VersionFlag
@@ -90,11 +93,7 @@ from streamd.model.record import (
     version_key,
 )
 
-CHAIN = key_chain()
-META, DATA = recorded_session("meta"), recorded_session("data")
-OTHER, CURVE = recorded_session("data-2"), recorded_session("data-x25519")
-SOURCE = CHAIN.domain_keys.source_id("home")
-PACKS = {"pack", "pack-by-range"}
+__all__ = ["CHAIN", "CURVE", "DATA", "META", "OTHER", "PACKS", "READERS", "SOURCE", "as_json"]
 
 
 class Specimen(NamedTuple):
@@ -104,104 +103,6 @@ class Specimen(NamedTuple):
     reader: str
     name: str
     data: bytes
-
-
-# -- reading -------------------------------------------------------------------------------------
-
-
-def as_json(value: object) -> Any:
-    """Return `value` as plain JSON; bytes become base64."""
-    return msgspec.json.decode(msgspec.json.encode(value))
-
-
-def _secret_for(source: keys.KeySource) -> bytes:
-    if source == CURVE.source:  # the one session under the other key encapsulation
-        return key_chain(Kem.X25519).secret_for(source)
-    return CHAIN.secret_for(source)
-
-
-def _frames(holder: FrameHolder, data: bytes) -> list[dict[str, object]]:
-    opener = FrameOpener(_secret_for, CHAIN.domain_keys, IDENTITY)
-    found = []
-    for row in holder.table.frames:
-        at = holder.frames_at + row.offset
-        body = data[at : at + row.stored_size]
-        plain = bytes(opener.open(holder.table, row, holder.origins[row.origin], body))
-        found.append(
-            {
-                "codec": row.codec,
-                "ordinal": row.ordinal,
-                "chunk_sizes": list(holder.table.sizes_of(row)),
-                "plain": plain.hex() if len(plain) < 512 else "blake3:" + _hash(plain),
-            }
-        )
-    return found
-
-
-def _hash(data: bytes) -> str:
-    return envelope.crypto.digest(data).hex()
-
-
-def _pack(data: bytes, name: str | None) -> object:
-    if name is not None:
-        verify_pack_name(name, data)
-    return {"frames": _frames(decode_pack_index(data, _secret_for), data)}
-
-
-def _segment(data: bytes) -> object:
-    segment = decode_segment(data, WRITER_PUBLIC)
-    inline = {}
-    for role in (Role.DATA, Role.META):
-        holder = segment.frames(role, _secret_for)
-        inline[role.name] = [] if holder is None else _frames(holder, data)
-    return as_json(
-        {
-            "position": segment.position,
-            "previous": segment.previous.hex(),
-            "hash": segment.hash.hex(),
-            "times": [segment.start_us, segment.end_us],
-            "sources": [source.hex() for source in segment.sources],
-            "ack": segment.ack,
-            "records": [
-                [r.op, r.dt_us, r.source_ix, r.key.hex(), r.value.hex()]
-                for r in segment.records(_secret_for)
-            ],
-            "inline": inline,
-        }
-    )
-
-
-def _epoch(data: bytes) -> object:
-    record = decode_epoch(data, WRITER_PUBLIC)
-    return {
-        "epoch": record.epoch,
-        "created_us": record.created_us,
-        "reason": record.reason,
-        "previous_hash": record.previous_hash.hex(),
-        "previous_seq": record.previous_seq,
-    }
-
-
-def _page(rows: list[Any]) -> object:
-    return as_json({"count": len(rows), "first": rows[0], "last": rows[-1]})
-
-
-READERS: dict[str, Callable[[bytes, str], object]] = {
-    "pack": _pack,
-    "pack-by-range": lambda data, _: _pack(data, None),
-    "segment": lambda data, _: _segment(data),
-    "epoch": lambda data, _: _epoch(data),
-    "checkpoint": lambda data, _: as_json(decode_checkpoint(data, WRITER_PUBLIC, _secret_for)),
-    "condemn": lambda data, _: as_json(decode_condemned(data, WRITER_PUBLIC, _secret_for)),
-    "final": lambda data, _: as_json(decode_finalised(data, WRITER_PUBLIC, _secret_for)),
-    "ring": lambda data, _: as_json(ring.decode_ring(data, KEK)),
-    "slot": lambda data, _: {"kek": ring.open_slot(data, VAULT, RECOVERY_CODE).hex()},
-    "config": lambda data, _: as_json(decode_signed(data, ADMIN_PUBLIC, VaultConfig)),
-    "certificate": lambda data, _: as_json(decode_signed(data, ADMIN_PUBLIC, Certificate)),
-    "host-key": lambda data, _: as_json(keys.decode_host_key(data, "host.key")),
-    "checkpoint-page": lambda data, _: _page(decode_page(data)),
-    "chunk-list-page": lambda data, _: _page(chunklist.decode_page(data)),
-}
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -374,6 +275,52 @@ def _documents() -> tuple[bytes, bytes]:
     return encode_signed(config, ADMIN_KEY), encode_signed(certificate, ADMIN_KEY)
 
 
+def index_generation(names: list[str]) -> tuple[EncodedObject, EncodedObject]:
+    """Return a shard and the manifest of generation 7: two chunks, in two objects."""
+    ids = sorted(chunk_ids(CHAIN, [chunk]) for chunk in (b"raw chunk", b"second"))
+    shard = IndexShard(0, 0, b"".join(ids), (1).to_bytes(4, "little") + bytes(4))
+    made = encode_shard(
+        shard,
+        7,
+        keys=CHAIN,
+        now_us=CREATED_US,
+        signer=SIGNER,
+        entropy=CountedEntropy("index shard"),
+    )
+    prefix = layout.domain_prefix(DOMAIN)
+    pack_name, segment_name = (name.removeprefix(prefix) for name in names)
+    row = ShardRow(0, made.name.removeprefix(prefix), 2, envelope.signed_hash(made.data))
+    objects = (
+        ObjectRow(pack_name, 4096, CREATED_US, fixed("md5", 16), 1),
+        ObjectRow(segment_name, 2048, 0, b"", 1, CREATED_US, CREATED_US + 144, (0,)),
+    )
+    manifest = encode_manifest(
+        IndexManifest(7, 0, 3, (SOURCE,), (row,), objects),
+        keys=CHAIN,
+        now_us=CREATED_US,
+        signer=SIGNER,
+        entropy=CountedEntropy("index manifest"),
+    )
+    return made, manifest
+
+
+def history_rows() -> list[HistoryRow]:
+    """Return the rows of the history specimen: two pages, because one value is long."""
+    notes = (Op.SET, Op.DEL, Op.MARK, Op.GAP)
+    rows = [
+        HistoryRow(record.key, number, CREATED_US + record.dt_us, int(record.op), record.value)
+        for number, record in enumerate(each for each in _records() if each.op in notes)
+    ]
+    rows.append(HistoryRow(b"f" + bytes(8), 99, CREATED_US + 144, int(Op.SET), bytes(262_144)))
+    return sorted(rows, key=lambda row: (row.key, row.number))
+
+
+def history_root(last_hash: bytes) -> HistoryRoot:
+    """Return the root of the history specimen, without its pages."""
+    cover = Cover(WRITER, 1, 0, 1, 1, last_hash)
+    return HistoryRoot(SOURCE, 1, CREATED_US, CREATED_US + 144, cover, ())
+
+
 @cache
 def specimens() -> dict[str, Specimen]:
     """Build every specimen, by file name."""
@@ -416,6 +363,18 @@ def specimens() -> dict[str, Specimen]:
     ):
         epoch = encode_epoch(record, keys=CHAIN, signer=SIGNER, entropy=CountedEntropy())
         add(f"epoch-{number + 1}.bin", "epoch", epoch.name, epoch.data)
+    shard, index = index_generation([one.name, inline.name])
+    add("index-shard.bin", "index-shard", shard.name, shard.data)
+    add("index-manifest.bin", "index-manifest", index.name, index.data)
+    history = encode_run(
+        history_root(envelope.signed_hash(inline.data)),
+        history_rows(),
+        keys=CHAIN,
+        meta=META,
+        signer=SIGNER,
+        entropy=CountedEntropy("history"),
+    )
+    add("history.bin", "history", history.name, history.data)
     marks = (JournalMark(WRITER, 1, 1, envelope.signed_hash(inline.data)),)
     condemned = encode_condemned(
         Condemned(3, marks, (one.name, first.name)),
