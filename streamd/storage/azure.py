@@ -31,9 +31,10 @@ from streamd.errors import (
 from streamd.storage.azure_access import AzureAccess, is_path_style, parse_url
 from streamd.storage.azure_credentials import credential_for
 from streamd.storage.azure_errors import Answer, Asked, may_exist, meaning, without_secrets
-from streamd.storage.azure_transport import SlicingTransport, new_session, tls_context
+from streamd.storage.azure_transport import DEADLINE, SlicingTransport, new_session, tls_context
 from streamd.storage.names import check_name, check_prefix
 from streamd.storage.port import BlobInfo, BlobName, Bytes
+from streamd.storage.rate import ByteRate
 
 _T = TypeVar("_T")
 _API_VERSION: Final = "2024-11-04"  # the newest that both the oldest SDK and emulators know
@@ -50,12 +51,20 @@ _PAGE_BYTES: Final = 4 << 20  # about the size of such an answer
 class AzureBlobStore:
     """Objects below the prefix of `access.url`.
 
-    Nothing is connected before the first call, and the container is never created by one: one that
+    What is sent and received keeps to the rates, if any; whoever steers the traffic changes them at
+    run time. Nothing is connected before the first call, and the container is never created by one: one that
     was deleted can be undeleted only while no other took its name. See `ensure_container`.
     """
 
-    def __init__(self, access: AzureAccess) -> None:
+    def __init__(
+        self,
+        access: AzureAccess,
+        *,
+        sending: ByteRate | None = None,
+        receiving: ByteRate | None = None,
+    ) -> None:
         self._access = access
+        self._rates = (sending, receiving)
         self._address = parse_url(access.url)
         self._connecting = asyncio.Lock()
         self._connection: _Connection | None = None
@@ -189,7 +198,8 @@ class AzureBlobStore:
         deadline = _DEADLINE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
         endpoint = self._address.host
         try:
-            async with asyncio.timeout(deadline):
+            async with asyncio.timeout(deadline) as scope:
+                DEADLINE.set(scope)
                 return await request(await self._container())
         except TimeoutError as error:
             what = f"{doing} {name}: no answer within {deadline:.0f} s"
@@ -255,7 +265,7 @@ class AzureBlobStore:
         async with self._connecting:
             if self._connection is None:
                 context = await asyncio.to_thread(tls_context, self._access.ca_file)
-                self._connection = await _connect(self._access, context)
+                self._connection = await _connect(self._access, context, *self._rates)
             return self._connection.container
 
 
@@ -273,7 +283,12 @@ class _Connection(NamedTuple):
         await self.session.close()
 
 
-async def _connect(access: AzureAccess, context: ssl.SSLContext) -> _Connection:
+async def _connect(
+    access: AzureAccess,
+    context: ssl.SSLContext,
+    sending: ByteRate | None,
+    receiving: ByteRate | None,
+) -> _Connection:
     address = parse_url(access.url)
     local = is_path_style(address.host.partition(":")[0])
     session = new_session(context, trust_environment=access.proxy is None and not local)
@@ -283,6 +298,8 @@ async def _connect(access: AzureAccess, context: ssl.SSLContext) -> _Connection:
             proxy=access.proxy,
             connect_seconds=_CONNECT_SECONDS,
             silence_seconds=_SILENCE_SECONDS,
+            sending=sending,
+            receiving=receiving,
         )
         credential = credential_for(access, address, transport)
         container = ContainerClient(

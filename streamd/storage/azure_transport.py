@@ -5,25 +5,34 @@ connection is ever reused, and hands a whole body to the TLS layer at once. Meas
 bodies over TLS that costs three times the CPU and nine times the memory of what happens here.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
 from streamd.errors import ConfigInvalid
+from streamd.storage.rate import ByteRate
 
 _SLICE_BYTES: Final = 256 * 1024
+_SLICE_BYTES_MIN: Final = 4 * 1024
+_SLICES_PER_SECOND: Final = 8  # at a limit, so that it holds over a few seconds, too
 _CONNECTIONS_MAX: Final = 64
 _KEEPALIVE_SECONDS: Final = 60.0
+
+# The deadline of the request that a task works on. Waiting because of a limit does not count.
+DEADLINE: ContextVar[asyncio.Timeout | None] = ContextVar("deadline", default=None)
 
 
 class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
     """Sends a long body as slices of it, so that the loop and the TLS layer can breathe.
 
     `session` stays the caller's. Everything goes through `proxy` if there is one.
-    `silence_seconds` may pass between the end of a request and each part of its answer.
+    `silence_seconds` may pass between the end of a request and each part of its answer. Bodies are
+    sent and received at no more than the rates `sending` and `receiving`, slice by slice.
     """
 
     def __init__(
@@ -33,6 +42,8 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
         proxy: str | None,
         connect_seconds: float,
         silence_seconds: float,
+        sending: ByteRate | None = None,
+        receiving: ByteRate | None = None,
     ) -> None:
         super().__init__(
             session=session,
@@ -42,25 +53,77 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
             connection_data_block_size=_SLICE_BYTES,  # of an answer's body; 4 KiB left alone
         )
         self._proxy = proxy
+        self._sending = sending
+        self._receiving = receiving
 
     async def send(self, request: Any, **config: Any) -> Any:
         """Send one request; called by the SDK."""
         if self._proxy is not None:
             config["proxy"] = self._proxy
-        return await super().send(request, **config)
+        response = await super().send(request, **config)
+        if self._receiving is not None:
+            _pace(response, self._receiving)
+        return response
 
     def _get_request_data(self, request: Any) -> Any:
         """Return what aiohttp is to send; called for every attempt."""
         body = super()._get_request_data(request)
-        if isinstance(body, bytes) and len(body) > _SLICE_BYTES:
-            return _slices(body)
+        if isinstance(body, bytes) and len(body) > _slice_bytes(self._sending):
+            return _slices(body, self._sending)
         return body
 
 
-async def _slices(body: bytes) -> AsyncIterator[memoryview]:
+def _slice_bytes(rate: ByteRate | None) -> int:
+    limit = None if rate is None else rate.bytes_per_second
+    if limit is None:
+        return _SLICE_BYTES
+    return min(max(limit // _SLICES_PER_SECOND, _SLICE_BYTES_MIN), _SLICE_BYTES)
+
+
+async def _slices(body: bytes, rate: ByteRate | None) -> AsyncIterator[memoryview]:
     view = memoryview(body)
-    for start in range(0, len(view), _SLICE_BYTES):
-        yield view[start : start + _SLICE_BYTES]
+    start = 0
+    while start < len(view):
+        piece = view[start : start + _slice_bytes(rate)]  # the limit may change on the way
+        if rate is not None:
+            await _take(rate, len(piece))
+        yield piece
+        start += len(piece)
+
+
+def _pace(response: Any, rate: ByteRate) -> None:
+    """Have the body of an answer that is streamed pass at no more than `rate`."""
+    unpaced = response.stream_download
+    response.stream_download = lambda *args, **kwargs: _Paced(unpaced(*args, **kwargs), rate)
+
+
+class _Paced:
+    """The SDK's iterator over a body, at no more than a rate; everything else is the SDK's."""
+
+    def __init__(self, pieces: Any, rate: ByteRate) -> None:
+        self._pieces = pieces
+        self._rate = rate
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pieces, name)
+
+    def __aiter__(self) -> "_Paced":
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece: bytes = await self._pieces.__anext__()
+        await _take(self._rate, len(piece))
+        return piece
+
+
+async def _take(rate: ByteRate, size_bytes: int) -> None:
+    """Wait for the rate; the deadline of the request moves by as much."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    await rate.take(size_bytes)
+    deadline = DEADLINE.get()
+    if deadline is not None and (when := deadline.when()) is not None:
+        deadline.reschedule(when + loop.time() - began)
 
 
 def tls_context(ca_file: str | None) -> ssl.SSLContext:

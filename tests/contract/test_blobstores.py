@@ -16,9 +16,7 @@ from streamd.storage.local import LocalBlobStore
 from streamd.storage.memory import MemoryBlobStore
 from streamd.storage.metered import MeteredBlobStore
 from streamd.storage.port import BlobStore
-from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
-from streamd.storage.throttled import ThrottledBlobStore
 
 CLOCK = SystemClock()
 
@@ -61,13 +59,6 @@ class TestMeteredBlobStore(BlobStoreContract):
                 pass
 
         return MeteredBlobStore(memory(), Deaf(), CLOCK)
-
-
-class TestThrottledBlobStore(BlobStoreContract):
-    @pytest.fixture
-    def store(self) -> BlobStore:
-        sending, receiving = ByteRate(CLOCK, 1 << 30), ByteRate(CLOCK, None)
-        return ThrottledBlobStore(memory(), sending=sending, receiving=receiving)
 
 
 class TestRecordingBlobStore(BlobStoreContract):
