@@ -80,6 +80,9 @@ TABLE: Final[Mapping[str, Command | Group]] = {
         },
     ),
     "reload": Command("reload", "Make the running daemon read its configuration again."),
+    "pause": Command("traffic", "Send nothing to the container for a while.", "pause"),
+    "resume": Command("traffic", "Send again as the configuration says.", "resume"),
+    "limit": Command("traffic", "Send at most so much to the container.", "limit"),
     "errors": Command("errors_command", "List every error, its exit code and remedy."),
 }
 

@@ -14,6 +14,7 @@ from streamd.cli import render
 from streamd.cli.context import emit, is_json, load_config, run_async
 from streamd.cli.selection import LATEST, AtOption, in_words, instant, select
 from streamd.cli.times import format_rfc3339
+from streamd.cli.traffic import rate_of
 from streamd.config.model import Config
 from streamd.daemon import compose
 from streamd.effects import SystemClock
@@ -21,6 +22,7 @@ from streamd.errors import ExitCode, UsageInvalid
 from streamd.restore.fetch import Progress
 from streamd.restore.plan import OnConflict
 from streamd.restore.session import RestoreReport, RestoreRequest, RestoreSession, Selection
+from streamd.storage.rate import ByteRate
 from streamd.vault.state_reader import StateReader
 
 _SHOWN = 20
@@ -76,6 +78,10 @@ def command(
     ] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Read back what was written.")] = False,
     devices: Annotated[bool, typer.Option("--devices", help="Restore device nodes too.")] = False,
+    limit: Annotated[
+        str,
+        typer.Option("--limit", metavar="RATE", help="Read at most so much from a container."),
+    ] = "",
 ) -> ExitCode:
     """Bring back files as they were; equal ones are left alone, so it can be repeated.
 
@@ -95,11 +101,14 @@ def command(
         verify=verify,
         devices=devices,
     )
-    return run_async(_restore(load_config(), what, at, request))
+    receiving = ByteRate(SystemClock(), rate_of(limit)) if limit else None
+    return run_async(_restore(load_config(), what, at, request, receiving))
 
 
-async def _restore(config: Config, what: list[str], at: str, request: RestoreRequest) -> ExitCode:
-    async with compose.open_vault_for_reading(config) as vault:
+async def _restore(
+    config: Config, what: list[str], at: str, request: RestoreRequest, receiving: ByteRate | None
+) -> ExitCode:
+    async with compose.open_vault_for_reading(config, receiving=receiving) as vault:
         reader = StateReader(vault)
         chosen = [await select(reader, text) for text in what]
         at_us = await instant(reader, chosen[0].name, at, config)

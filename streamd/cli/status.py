@@ -6,6 +6,7 @@ import msgspec
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, run_async
+from streamd.config.units import format_rate
 from streamd.daemon import control
 from streamd.daemon.status import (
     DaemonStatus,
@@ -95,6 +96,15 @@ def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
     return [*notes, ""] if notes else []
 
 
+def _traffic(status: DaemonStatus) -> str:
+    """Return for example `at most 5MiB/s (window)`, or `paused, 2 h to go`."""
+    limit = status.upload_limit_bytes_per_second or 0
+    text = f"at most {format_rate(limit)} ({status.upload_limit_reason})" if limit else "paused"
+    until = status.upload_limit_until_us
+    left = render.duration((until - status.now_us) / 1_000_000) if until else ""
+    return f"{text}, {left} to go" if left else text
+
+
 def _facts(status: DaemonStatus) -> list[str]:
     used, limit = render.size(status.memory_used_bytes), render.size(status.memory_limit_bytes)
     up = render.duration((status.now_us - status.started_us) / 1_000_000)
@@ -104,6 +114,8 @@ def _facts(status: DaemonStatus) -> list[str]:
         lines.append(
             f"to upload  {waiting}" + (f" ({state})" if (state := status.upload_state) else "")
         )
+        if status.upload_limit_reason != "none":
+            lines.append(f"traffic    {_traffic(status)}")
     retention = status.retention_last_us
     return [
         *lines,

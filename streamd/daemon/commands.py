@@ -7,10 +7,11 @@ from streamd.daemon.report import DaemonReport
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
+    from streamd.daemon.traffic import Traffic
     from streamd.daemon.upkeep import Upkeep
 
 
-def control_commands(daemon: "Daemon", upkeep: "Upkeep") -> dict[str, Handler]:
+def control_commands(daemon: "Daemon", upkeep: "Upkeep", traffic: "Traffic") -> dict[str, Handler]:
     """Return the commands of a running daemon by name."""
     report = DaemonReport(daemon)
     return {
@@ -18,4 +19,7 @@ def control_commands(daemon: "Daemon", upkeep: "Upkeep") -> dict[str, Handler]:
         "problems": report.problems,
         "reload": daemon.reloading.request,
         "retention-run": upkeep.run_request,
+        "pause": traffic.pause,
+        "resume": traffic.resume,
+        "limit": traffic.limit,
     }

@@ -24,6 +24,7 @@ from streamd.storage.layered import LayeredBlobStore
 from streamd.storage.local import LocalBlobStore
 from streamd.storage.metered import MeteredBlobStore, StoreObserver
 from streamd.storage.port import BlobName, BlobStore
+from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
 from streamd.vault.vault import Vault, open_vault
 
@@ -63,8 +64,13 @@ def open_stores(
     give_up_after_seconds: float | None = READ_GIVE_UP_SECONDS,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
+    sending: ByteRate | None = None,
+    receiving: ByteRate | None = None,
 ) -> Stores:
-    """Return the stores of a configuration. Raises ConfigInvalid, SecretUnreadable."""
+    """Return the stores of a configuration. Raises ConfigInvalid, SecretUnreadable.
+
+    What goes to and comes from a container keeps to the rates `sending` and `receiving`, if any.
+    """
     directory = config.vault.directory
     if directory is not None:
         local = LocalBlobStore(directory, create=create)
@@ -72,7 +78,9 @@ def open_stores(
     if config.local is None:
         raise ConfigInvalid("a container vault needs a [local] table: the spool in front of it")
     remote = RetryingBlobStore(
-        MeteredBlobStore(_azure(config), observer or _Silent(), clock or SystemClock()),
+        MeteredBlobStore(
+            _azure(config, sending, receiving), observer or _Silent(), clock or SystemClock()
+        ),
         Backoff(),
         clock or SystemClock(),
         entropy or SystemEntropy(),
@@ -82,7 +90,9 @@ def open_stores(
     return Stores(local, remote, LayeredBlobStore(local, remote))
 
 
-def _azure(config: Config) -> BlobStore:
+def _azure(
+    config: Config, sending: ByteRate | None = None, receiving: ByteRate | None = None
+) -> BlobStore:
     from streamd.storage.azure import AzureBlobStore
     from streamd.storage.azure_access import AzureAccess
 
@@ -109,7 +119,9 @@ def _azure(config: Config) -> BlobStore:
             create_container=vault.create_container,
             ca_file=vault.ca_file,
             proxy=vault.proxy,
-        )
+        ),
+        sending=sending,
+        receiving=receiving,
     )
 
 
@@ -169,9 +181,11 @@ async def copy_control_objects(source: BlobStore, target: BlobStore) -> None:
 
 
 @asynccontextmanager
-async def open_vault_for_reading(config: Config) -> AsyncIterator[Vault]:
-    """Lend the configured vault to a command that only reads."""
-    stores = open_stores(config)
+async def open_vault_for_reading(
+    config: Config, *, receiving: ByteRate | None = None
+) -> AsyncIterator[Vault]:
+    """Lend the configured vault to a command that only reads, from a container at a rate."""
+    stores = open_stores(config, receiving=receiving)
     try:
         yield await open_vault_of(config, stores)
     finally:

@@ -23,6 +23,7 @@ from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
+from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
 from streamd.errors import AlreadyRunning, DiskFull
 from streamd.format import layout
@@ -45,6 +46,7 @@ from streamd.sources.filesystem.names import OwnerNames
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
 from streamd.storage.port import BlobName
+from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
 from streamd.vault.vault import Vault
 from streamd.vault.writer import VaultWriter
@@ -76,6 +78,7 @@ class Host:
     fids: Iterator[int]
     survey_numbers: Iterator[int]
     mounts: MountWatch
+    traffic: Traffic
     was_clean: bool = False  # the last daemon stopped in good order
 
     async def protection(self, name: str, source: SourceConfig) -> Protection:
@@ -133,8 +136,13 @@ async def open_host(
 ) -> AsyncIterator[Host]:
     """Open everything, recover, and lend it. Raises AlreadyRunning and what opening raises."""
     lock = take_lock(config.daemon.state)
+    sending = ByteRate(clock, None)
     stores = open_stores(
-        config, observer=meters, give_up_after_seconds=UPLOAD_GIVE_UP_SECONDS, clock=clock
+        config,
+        observer=meters,
+        give_up_after_seconds=UPLOAD_GIVE_UP_SECONDS,
+        clock=clock,
+        sending=sending,
     )
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="streamd")
     try:
@@ -142,7 +150,10 @@ async def open_host(
         vault = await open_vault_of(config, stores)
         catalog = await open_catalog(config.daemon.state, vault, stores, clock)
         try:
-            host = await _assemble(config, stores, vault, catalog, clock, entropy, meters, threads)
+            host = await _assemble(
+                config, stores, vault, catalog, clock, entropy, meters, threads, sending
+            )
+            await host.traffic.start(lambda: host.config)
             yield host
         finally:
             await catalog.aclose()
@@ -161,6 +172,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
     entropy: Entropy,
     meters: Meters,
     threads: ThreadPoolExecutor,
+    sending: ByteRate,
 ) -> Host:
     writer = VaultWriter(vault, clock, entropy)
     journal = Journal(writer, clock, has_remote=stores.remote is not None)
@@ -206,6 +218,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         fids=fids,
         survey_numbers=itertools.count(1),
         mounts=MountWatch(clock),
+        traffic=Traffic(catalog, clock, sending, uploader),
     )
 
 

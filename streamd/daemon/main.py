@@ -77,6 +77,8 @@ class Daemon:
             self.config, clock=self.clock, entropy=self._entropy, meters=self.meters
         ) as host:
             self.host = host
+            host.traffic.on_change = self.meters.traffic
+            await host.traffic.start(lambda: self.config)
             self.upkeep = Upkeep(host, lambda: self.config)
             describe(self.meters, host, self.supervisor)
             host.was_clean = bool(await host.catalog.read(get_int, CLEAN_KEY))
@@ -121,8 +123,6 @@ class Daemon:
                 self.supervisor.open(host, group)
                 for name, source in self.config.sources.items():
                     self.supervisor.start(name, source)
-                if self.config.bandwidth:
-                    _LOG.warning("not-enforced", key="bandwidth", why="no traffic limits yet")
                 self._notifier.ready(f"protecting {', '.join(sorted(self.config.sources))}")
                 _LOG.info(
                     "started", sources=sorted(self.config.sources), vault=self.config.vault.url

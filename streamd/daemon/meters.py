@@ -1,6 +1,7 @@
 """What happens, as metrics: one listener for the pipeline, the stores and the sources."""
 
 import asyncio
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -13,6 +14,7 @@ from streamd.observe.logging import get_logger
 from streamd.observe.metrics import Metrics
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.capture import Pipeline
+from streamd.policy.traffic import Allowance
 
 _LOG: Final = get_logger("pipeline")
 _SEAL_STEPS: Final = ("chunk", "compress", "encrypt")  # one thread hop does all three
@@ -86,6 +88,12 @@ class Meters:
         """So much is durable here and not yet in the vault of record."""
         self.metrics.upload_pending_objects.set(count)
         self.metrics.upload_pending_bytes.set(size)
+
+    def traffic(self, allowed: Allowance) -> None:
+        """What may be sent to the container changed, or was looked at again."""
+        limit = allowed.bytes_per_second
+        self.metrics.upload_limit_bytes_per_second.set(math.inf if limit is None else limit)
+        self.metrics.upload_paused.set(allowed.is_paused)
 
     # -- uploads ---------------------------------------------------------------------------------
 

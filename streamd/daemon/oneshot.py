@@ -63,6 +63,7 @@ async def capture(
             helpers = [group.create_task(_show(protections, meters, progress), name="progress")]
             if host.uploader is not None:
                 helpers.append(group.create_task(host.uploader.run(), name="upload"))
+                helpers.append(group.create_task(host.traffic.run(), name="traffic"))
             async with asyncio.TaskGroup() as capturing:
                 capturing.create_task(host.pipeline.run(), name="pipeline")
                 capturing.create_task(_run(host, protections, marks), name="capture")

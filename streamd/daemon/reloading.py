@@ -88,6 +88,8 @@ class Reloading:
                 metrics.remove_source(name)
         for name in (*changes.added_sources, *changes.changed_sources):
             daemon.supervisor.start(name, new.sources[name])
+        if daemon.host is not None:
+            daemon.host.traffic.apply()
         describe_generation(daemon)
 
 

@@ -34,6 +34,7 @@ class DaemonReport:
         host = daemon.host
         assert host is not None
         sources = tuple(self._source(name, one) for name, one in daemon.running.items())
+        traffic = host.traffic.report()
         spool_objects, spool_bytes = await host.catalog.read(objects.backlog)
         return DaemonStatus(
             version=__version__,
@@ -51,6 +52,9 @@ class DaemonReport:
             memory_limit_bytes=daemon.config.pipeline.memory_limit_bytes,
             config_generation=daemon.generation,
             config_error=daemon.config_error,
+            upload_limit_bytes_per_second=traffic.bytes_per_second,
+            upload_limit_reason=traffic.reason,
+            upload_limit_until_us=traffic.until_us,
             retention_last_us=daemon.upkeep.last_success_us if daemon.upkeep is not None else 0,
         )
 

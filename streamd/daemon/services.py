@@ -28,7 +28,9 @@ def services_of(
 ) -> dict[str, Service]:
     """Return what is to run, by the name of its task."""
     supervisor = daemon.supervisor
-    control = ControlServer(daemon.config.daemon.socket, control_commands(daemon, upkeep))
+    control = ControlServer(
+        daemon.config.daemon.socket, control_commands(daemon, upkeep, host.traffic)
+    )
     services: dict[str, Service] = {
         "control": control.run,
         "state": lambda: _keep_state(host, supervisor),
@@ -40,6 +42,7 @@ def services_of(
     }
     if host.uploader is not None:
         services["upload"] = host.uploader.run
+        services["traffic"] = host.traffic.run
     return services
 
 

@@ -86,6 +86,9 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     config_generation: int = 0
     config_error: str = ""  # why the last reload was refused
     retention_last_us: int = 0
+    upload_limit_bytes_per_second: int | None = None  # None: no limit, 0: paused
+    upload_limit_reason: str = "none"  # none, paused, ordered, window
+    upload_limit_until_us: int = 0  # 0: no end is set
 
 
 class ProblemLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

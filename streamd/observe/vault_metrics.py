@@ -1,5 +1,6 @@
 """Metrics of the vault: requests to the container, uploads, retention, verification."""
 
+import math
 from typing import Final
 
 from streamd.observe.metric_set import LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
@@ -50,6 +51,14 @@ class VaultMetrics(MetricSet):
         )
         self.upload_pending_bytes = self._gauge(
             "upload_pending_bytes", "Bytes durable locally that wait for their upload."
+        )
+        self.upload_limit_bytes_per_second = self._gauge(
+            "upload_limit_bytes_per_second",
+            "What may be sent to the container now; +Inf: as much as the link takes.",
+        )
+        self.upload_limit_bytes_per_second.set(math.inf)
+        self.upload_paused = self._gauge(
+            "upload_paused", "1 while an operator lets nothing be sent to the container."
         )
 
     def _declare_retention(self) -> None:

@@ -29,6 +29,7 @@ _LOOK_SECONDS: Final = 5.0  # how often to look without having been told
 _PAUSE_SECONDS: Final = 10.0  # after a refusal: an operator has to change something
 _BATCH: Final = 64
 FINISH_PATIENCE_SECONDS: Final = 60.0
+PAUSED: Final = "paused"  # the state while an operator lets nothing be sent
 
 
 class UploadObserver(Protocol):
@@ -59,12 +60,28 @@ class Uploader:
         self._clock = clock
         self._wake = (asyncio.Event(), asyncio.Event())
         self._busy: set[int] = set()
+        self._open = asyncio.Event()  # not while an operator has paused
+        self._open.set()
+        self._under_way: set[asyncio.Timeout] = set()
         self.state = "idle"
 
     def wake(self) -> None:
         """Say that there may be something to upload."""
         for event in self._wake:
             event.set()
+
+    def hold(self, *, paused: bool) -> None:
+        """Send nothing, from this moment on, or go on. What was cut off is put again, whole."""
+        if not paused:
+            if not self._open.is_set():
+                self.state = "idle"
+            self._open.set()
+            return
+        if self._open.is_set():
+            self._open.clear()
+            self.state = PAUSED
+            for scope in self._under_way:
+                scope.reschedule(asyncio.get_running_loop().time())
 
     async def run(self) -> None:
         """Upload until cancelled. What is in flight then is put again at the next start."""
@@ -93,6 +110,7 @@ class Uploader:
 
     async def _ordered(self) -> None:
         while True:
+            await self._open.wait()
             self._wake[0].clear()
             rows = await self._catalog.read(objects.pending_uploads, 1, packs=False)
             if rows and not await self._catalog.read(objects.unfinished_among, rows[0].needs):
@@ -102,6 +120,7 @@ class Uploader:
 
     async def _packs(self) -> None:
         while True:
+            await self._open.wait()
             self._wake[1].clear()
             rows = await self._catalog.read(objects.pending_uploads, _BATCH, packs=True)
             row = next((row for row in rows if row.number not in self._busy), None)
@@ -129,7 +148,9 @@ class Uploader:
         name = BlobName(row.name)
         try:
             data = await self._local.get(name)
-            await self._remote.put(name, data)
+            await self._send(name, data)
+        except TimeoutError:
+            return  # held: put again, the same bytes, when sending goes on
         except BlobNotFound:
             # Only a sweep by hand can take an object that was never uploaded. It may still be
             # that it arrived and the crash came before we wrote that down.
@@ -147,6 +168,15 @@ class Uploader:
         self._observer.uploaded(row, loop.time() - started, delays)
         if row.kind == Kind.PACK:
             self._wake[0].set()
+
+    async def _send(self, name: BlobName, data: bytes) -> None:
+        """Put it; TimeoutError if an operator stops all traffic meanwhile."""
+        async with asyncio.timeout(None) as scope:
+            self._under_way.add(scope)
+            try:
+                await self._remote.put(name, data)
+            finally:
+                self._under_way.discard(scope)
 
     async def _missing(self, row: ObjectRow) -> None:
         try:

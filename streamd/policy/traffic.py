@@ -3,9 +3,9 @@
 Pure: a function of the windows, the order in force and the time. Watching, the local copy and
 restores are none of its business; they never pause.
 
-A window is meant in wall time. So on the day on which clocks go forward an hour of it is missing, on
-the day on which they go back an hour of it happens twice: `22:00` to `06:00` is what the clock on the
-wall says, however long that takes.
+A window is meant in wall time. So in the night in which clocks go forward an hour of it is missing,
+in the night in which they go back an hour of it happens twice: `22:00` to `06:00` is what the clock
+on the wall says, however long that takes.
 """
 
 import datetime as dt

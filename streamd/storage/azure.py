@@ -51,9 +51,10 @@ _PAGE_BYTES: Final = 4 << 20  # about the size of such an answer
 class AzureBlobStore:
     """Objects below the prefix of `access.url`.
 
-    What is sent and received keeps to the rates, if any; whoever steers the traffic changes them at
-    run time. Nothing is connected before the first call, and the container is never created by one: one that
-    was deleted can be undeleted only while no other took its name. See `ensure_container`.
+    What is sent and received keeps to the rates, if any; whoever steers the traffic changes them
+    at run time. Nothing is connected before the first call, and the container is never created by
+    one: one that was deleted can be undeleted only while no other took its name. See
+    `ensure_container`.
     """
 
     def __init__(
