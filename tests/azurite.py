@@ -16,6 +16,7 @@ from typing import Self
 from uuid import uuid4
 
 import pytest
+from certificates import Authority
 
 from streamd.storage.azure_access import AzureAccess
 
@@ -27,6 +28,7 @@ _MAIN = _TOOLS / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js
 _START_SECONDS = 30.0
 _STOP_SECONDS = 10.0
 _shared: "list[Azurite]" = []
+_shared_tls: "list[Azurite]" = []
 
 
 class Azurite:
@@ -35,8 +37,18 @@ class Azurite:
     `stop` and `start` keep the port: for a client that is an outage of the service.
     """
 
-    def __init__(self, *, location: Path | None = None, arguments: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        location: Path | None = None,
+        arguments: tuple[str, ...] = (),
+        tls: tuple[Path, Path] | None = None,
+    ) -> None:
         self.port = _free_port()
+        self._scheme = "http"
+        if tls is not None:  # certificate and key; then it takes tokens of Entra ID, too
+            self._scheme = "https"
+            arguments += ("--cert", str(tls[0]), "--key", str(tls[1]), "--oauth", "basic")
         self._location = location
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -55,7 +67,7 @@ class Azurite:
 
     @property
     def account_url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        return f"{self._scheme}://127.0.0.1:{self.port}/{ACCOUNT}"
 
     def access(self, container: str | None = None, *, prefix: str = "") -> AzureAccess:
         """Return access to a container that does not exist yet, and may be created."""
@@ -132,6 +144,17 @@ def azurite() -> Iterator[Azurite]:
         _shared[0].start()
     yield _shared[0]
     _shared[0].stop()
+
+
+@pytest.fixture(scope="session")
+def azurite_tls(authority: Authority) -> Iterator[Azurite]:
+    """One emulator over HTTPS, which takes unsigned tokens of Entra ID, too."""
+    require_azurite()
+    if not _shared_tls:
+        _shared_tls.append(Azurite(tls=authority.files()))
+        _shared_tls[0].start()
+    yield _shared_tls[0]
+    _shared_tls[0].stop()
 
 
 def _free_port() -> int:
