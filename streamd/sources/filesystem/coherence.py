@@ -17,7 +17,7 @@ from streamd.sources.filesystem.native import has_writer, write_back
 TRIES: Final = 3
 _PAUSE_SECONDS: Final = 0.002
 # A dirty mapped page is written back, and so protected, after half a minute by default.
-_RECENT_US: Final = 60 * MICROSECONDS
+RECENT_US: Final = 60 * MICROSECONDS
 # One write of a file that was opened for writing is taken to be over after this time.
 _QUIET_US: Final = 10 * MICROSECONDS
 
@@ -33,7 +33,7 @@ def settle(fd: int, now_us: int, *, probe: bool = False) -> tuple[os.stat_result
     None: it cannot be told. A file that has been left alone for long is not probed unless `probe`.
     """
     status = os.fstat(fd)
-    if not stat.S_ISREG(status.st_mode) or (not probe and _age_us(status, now_us) > _RECENT_US):
+    if not stat.S_ISREG(status.st_mode) or (not probe and _age_us(status, now_us) > RECENT_US):
         return status, False
     writer = has_writer(fd)
     if writer is not False:

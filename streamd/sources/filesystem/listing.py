@@ -2,12 +2,13 @@
 
 import errno
 import os
-import stat
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
+from streamd.sources.filesystem import bulk
+from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.scope import TreeScope, join
@@ -17,24 +18,12 @@ _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno
 _REGULAR: Final = int(EntryType.REGULAR)
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 _SIZED: Final = (int(EntryType.REGULAR), int(EntryType.SYMLINK))
-# Indexed by the four type bits of st_mode, so that the loop needs one lookup.
-_TYPES: Final[list[int]] = [0] * 16
-for _bits, _type in (
-    (stat.S_IFREG, EntryType.REGULAR),
-    (stat.S_IFDIR, EntryType.DIRECTORY),
-    (stat.S_IFLNK, EntryType.SYMLINK),
-    (stat.S_IFIFO, EntryType.FIFO),
-    (stat.S_IFCHR, EntryType.CHARACTER),
-    (stat.S_IFBLK, EntryType.BLOCK),
-    (stat.S_IFSOCK, EntryType.SOCKET),
-):
-    _TYPES[_bits >> 12] = int(_type)
 
 
 def host_stat(status: os.stat_result) -> HostStat:
     """Return what matters of a stat result."""
     mode = status.st_mode
-    kind = _TYPES[mode >> 12]
+    kind = TYPES[mode >> 12]
     return HostStat(
         kind,
         mode & 0o7777,
@@ -98,18 +87,45 @@ class Examiner:
     def _examine_open(
         self, fd: int, directory: bytes, names: Sequence[bytes] | None, listing: Listing
     ) -> None:
+        own = os.fstat(fd)
+        device, listing.own = own.st_dev, host_stat(own)
+        hidden, keep = self._scope.hidden_in(directory), self._filter(directory)
+        if bulk.stat_entries is not None and not self._scope.tags:
+            found, failed = bulk.stat_entries(fd, names, HostStat)
+            if keep is not None:
+                found = {name: entry for name, entry in found.items() if keep(name, entry)}
+            for name in hidden or ():
+                found.pop(name, None)
+                failed.pop(name, None)
+            listing.entries = found
+            listing.failed = {name: error for name, error in failed.items() if error not in _GONE}
+            foreign = [
+                name
+                for name, entry in found.items()
+                if entry.dev != device and entry.type == _DIRECTORY
+            ]
+        else:
+            foreign = self._examine_singly(fd, directory, names, listing, keep)
+        if foreign:
+            self._close_mounts(listing, foreign)
+
+    def _examine_singly(
+        self,
+        fd: int,
+        directory: bytes,
+        names: Sequence[bytes] | None,
+        listing: Listing,
+        keep: Callable[[bytes, HostStat], bool] | None,
+    ) -> list[bytes]:
+        """Look at one name after the other; return the directories of other file systems."""
         wanted: Iterable[bytes] = _names_by_inode(fd) if names is None else names
         hidden = self._scope.hidden_in(directory)
         if hidden:
             wanted = [name for name in wanted if name not in hidden]
         if self._scope.tags:
             wanted = self._without_tagged(fd, directory, wanted, whole=names is None)
-        keep = self._filter(directory)
-        own = os.fstat(fd)
-        device, listing.own = own.st_dev, host_stat(own)
-        entries = listing.entries
-        lstat = os.stat
-        foreign = []
+        assert listing.own is not None
+        device, entries, lstat, foreign = listing.own.dev, listing.entries, os.stat, []
         for name in wanted:
             try:
                 status = lstat(name, dir_fd=fd, follow_symlinks=False)
@@ -123,8 +139,7 @@ class Examiner:
             entries[name] = entry
             if entry.dev != device and entry.type == _DIRECTORY:
                 foreign.append(name)
-        if foreign:
-            self._close_mounts(listing, foreign)
+        return foreign
 
     def _filter(self, directory: bytes) -> Callable[[bytes, HostStat], bool] | None:
         """Return the test an entry must pass, None when all do (the quick way)."""

@@ -3,14 +3,15 @@
 import errno
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Final
 
 from streamd.effects import Clock
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
-from streamd.sources.filesystem import native
+from streamd.sources.filesystem import bulk, native
 from streamd.sources.filesystem.arena import ArenaPool
-from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
+from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
@@ -119,19 +120,67 @@ class BatchReader:
     def run(self) -> ReadBatch:
         """Return the results, in the order of the requests."""
         try:
-            results = [self._read(request) for request in self._requests]
+            results: list[ReadResult] = []
+            for directory, group in groupby(self._requests, key=_directory_of):
+                results += self._read_group(directory, list(group))
         finally:
             if self._directory_fd >= 0:
                 os.close(self._directory_fd)
         arena = self._arena[: self._used]
         return ReadBatch(arena, results, self._used, self._read_seconds, self._hash_seconds)
 
+    def _read_group(self, directory: bytes, requests: list[ReadRequest]) -> list[ReadResult]:
+        """Read entries of one directory: the ordinary ones in one go, the others singly."""
+        try:
+            self._enter(directory)
+        except OSError as error:
+            return [failure(request, error) for request in requests]
+        done: list[ReadResult | None] = [None] * len(requests)
+        if bulk.read_files is not None:
+            self._read_ordinary(bulk.read_files, requests, done)
+        return [
+            self._read(request) if result is None else result
+            for request, result in zip(requests, done, strict=True)
+        ]
+
+    def _read_ordinary(
+        self,
+        read_files: bulk.ReadFiles,
+        requests: list[ReadRequest],
+        done: list[ReadResult | None],
+    ) -> None:
+        """Read regular files that are exactly as they were examined, and old; fill in `done`."""
+        places = [at for at, request in enumerate(requests) if _is_file(request)]
+        began = self._clock.monotonic()
+        start = len(self._directory) + (self._directory != b"/")
+        got = read_files(
+            self._directory_fd,
+            _OPEN_FLAGS | os.O_NOATIME,
+            [requests[at].path[start:] for at in places],
+            [requests[at].expected for at in places],
+            self._arena,
+            self._used,
+            (self._now_us - RECENT_US) * 1000,
+        )
+        loaded = self._clock.monotonic()
+        chunking, arena = self._chunking, self._arena
+        for at, read in zip(places, got, strict=True):
+            if read is None:
+                continue
+            expected = requests[at].expected
+            size = expected.size
+            offset, birth = read
+            pieces = chunking.pieces(arena, offset, offset + size, file_size=size)
+            done[at] = ReadResult(Outcome.OK, expected, pieces, btime_ns=birth)
+            self._used = offset + size
+            self._reserved -= size
+        self._read_seconds += loaded - began
+        self._hash_seconds += self._clock.monotonic() - loaded
+
     def _read(self, request: ReadRequest) -> ReadResult:
-        directory, name = split(request.path)
+        name = split(request.path)[1]
         kind = request.expected.type
         try:
-            if self._directory != directory:
-                self._enter(directory)
             if kind == _REGULAR:
                 self._reserved -= request.expected.size
                 return self._read_file(request, name)
@@ -254,6 +303,10 @@ class BatchReader:
             target=target,
             btime_ns=self._births.of(fd, name),
         )
+
+
+def _directory_of(request: ReadRequest) -> bytes:
+    return split(request.path)[0]
 
 
 def _is_file(request: ReadRequest) -> bool:

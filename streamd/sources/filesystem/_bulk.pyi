@@ -1,0 +1,20 @@
+from collections.abc import Sequence
+from typing import TypeVar
+
+from streamd.model.host import HostStat
+
+_T = TypeVar("_T", bound=tuple[int, ...])
+
+def read_files(
+    dir_fd: int,
+    flags: int,
+    names: list[bytes],
+    expected: list[HostStat],
+    arena: memoryview,
+    start: int,
+    quiet_ns: int,
+) -> list[tuple[int, int] | None]: ...
+def stat_entries(
+    fd: int, names: Sequence[bytes] | None, host_stat: type[_T]
+) -> tuple[dict[bytes, _T], dict[bytes, int]]: ...
+def set_types(types: list[int]) -> None: ...

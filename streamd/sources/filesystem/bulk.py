@@ -1,0 +1,40 @@
+"""Many files in one call, by the compiled module where there is one; see bulk.c.
+
+Three system calls a file in Python cost more than the calls themselves, and each gives the
+interpreter lock away and waits for it. The compiled module does the ordinary case for a whole
+directory in one go; whatever is not ordinary, it leaves to the code beside, which it never differs
+from. `STREAMD_NO_BULK` in the environment leaves it out, to compare.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from streamd.model.host import HostStat
+
+ReadFiles = Callable[
+    [int, int, list[bytes], list[HostStat], memoryview, int, int],
+    list[tuple[int, int] | None],
+]
+StatEntries = Callable[
+    [int, Sequence[bytes] | None, type[HostStat]],
+    tuple[dict[bytes, HostStat], dict[bytes, int]],
+]
+
+
+def _load() -> tuple[ReadFiles | None, StatEntries | None]:
+    if os.environ.get("STREAMD_NO_BULK"):
+        return None, None
+    try:
+        from streamd.sources.filesystem import _bulk
+    except ImportError:  # not built: there was no compiler
+        return None, None
+    from streamd.sources.filesystem.kinds import TYPES
+
+    _bulk.set_types(TYPES)
+    return _bulk.read_files, _bulk.stat_entries
+
+
+_LOADED: Final = _load()
+read_files: ReadFiles | None = _LOADED[0]
+stat_entries: StatEntries | None = _LOADED[1]

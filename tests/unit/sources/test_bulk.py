@@ -1,0 +1,169 @@
+"""The compiled module says exactly what the Python code beside it says."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from streamd.effects import SystemClock
+from streamd.sources.filesystem import bulk
+from streamd.sources.filesystem.rules import ExcludeRules
+from streamd.sources.filesystem.source import FilesystemSource
+from streamd.sources.port import Outcome, ReadRequest
+
+LATER_US = 3600 * 1_000_000  # files are old then: the compiled module reads them
+
+
+class LaterClock(SystemClock):
+    def now_us(self) -> int:
+        return super().now_us() + LATER_US
+
+
+@pytest.fixture
+def many(tree):
+    root = tree.root
+    for number in range(40):
+        (root / f"file-{number}").write_bytes(os.urandom(number * 997))
+    (root / "empty").touch()
+    (root / "exactly-a-block").write_bytes(b"x" * 4096)
+    (root / "large\nname \xff".encode("latin-1").decode("utf-8", "surrogateescape")).write_bytes(
+        b"odd"
+    )
+    with (root / "sparse").open("wb") as file:
+        file.truncate(1 << 20)
+        file.seek(1 << 19)
+        file.write(b"in the middle")
+    (root / "with-attribute").write_bytes(b"content")
+    os.setxattr(root / "with-attribute", b"user.note", b"value")
+    (root / "folder").mkdir(mode=0o750)
+    (root / "folder" / "inside").write_bytes(b"inside")
+    (root / "link").symlink_to("folder")
+    os.link(root / "file-3", root / "second-name")
+    os.mkfifo(root / "pipe")
+    with socket.socket(socket.AF_UNIX) as each:
+        each.bind(str(root / "socket"))
+    (root / "set-id").write_bytes(b"")
+    (root / "set-id").chmod(0o6755)
+    os.utime(root / "file-1", ns=(-5_000_000_001, -5_000_000_001))
+    return tree
+
+
+def source_of(tree) -> FilesystemSource:
+    return FilesystemSource(
+        "test", (tree.path,), rules=ExcludeRules(("file-7",)), cutter=None,
+        hasher=lambda view: blake3(view).digest(), clock=LaterClock(), small_file_max=1 << 30,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def singly(monkeypatch):
+    def use() -> None:
+        monkeypatch.setattr(bulk, "read_files", None)
+        monkeypatch.setattr(bulk, "stat_entries", None)
+
+    return use
+
+
+def test_the_module_is_built_where_there_is_a_compiler():
+    assert bulk.read_files is not None
+    assert bulk.stat_entries is not None
+
+
+def test_a_directory_looks_the_same(many, singly):
+    source = source_of(many)
+    names = [b"file-2", b"file-7", b"folder", b"nothing", b"pipe", b"x" * 300]
+    found = source.examine(many.path, None), source.examine(many.path, names)
+    singly()
+    assert (source.examine(many.path, None), source.examine(many.path, names)) == found
+    assert list(found[0].entries)
+    assert b"file-7" not in found[0].entries
+
+
+def test_files_read_the_same(many, singly):
+    source = source_of(many)
+    entries = source.examine(many.path, None).entries
+    requests = [ReadRequest(os.path.join(many.path, name), each) for name, each in entries.items()]
+    quick = source.read(requests)
+    singly()
+    slow = source.read(requests)
+    for request, one, other in zip(requests, quick.results, slow.results, strict=True):
+        assert (one.outcome, one.stat) == (other.outcome, other.stat), request
+        assert (one.xattrs, one.target, one.btime_ns) == (
+            other.xattrs,
+            other.target,
+            other.btime_ns,
+        )
+        assert [(p.id, p.size) for p in one.pieces] == [(p.id, p.size) for p in other.pieces]
+    assert quick.read_bytes == slow.read_bytes
+
+
+def test_ordinary_files_are_read_by_the_module(many):
+    source = source_of(many)
+    entries = source.examine(many.path, None).entries
+    fd = os.open(many.root, os.O_RDONLY)
+    arena = memoryview(bytearray(1 << 20))
+    try:
+        names = [b"file-9", b"with-attribute", b"sparse", b"gone", b"file-2"]
+        expected = [entries.get(name, entries[b"file-1"]) for name in names]
+        quiet_ns = LaterClock().now_us() * 1000
+        got = bulk.read_files(fd, os.O_RDONLY, names, expected, arena, 10, quiet_ns)
+    finally:
+        os.close(fd)
+    assert [read is not None for read in got] == [True, False, False, False, True]
+    assert arena[10 : 10 + 9 * 997] == (many.root / "file-9").read_bytes()
+    assert got[4][0] == 10 + 9 * 997
+
+
+@pytest.mark.parametrize("what", ["grown", "replaced", "touched", "young", "no room"])
+def test_what_is_not_as_expected_is_left_alone(many, what):
+    file = many.root / "file-5"
+    expected = many.request("file-5").expected
+    size, quiet_ns = 1 << 20, LaterClock().now_us() * 1000
+    if what == "grown":
+        with file.open("ab") as handle:
+            handle.write(b"more")
+    elif what == "replaced":
+        (many.root / "new").write_bytes(file.read_bytes())
+        (many.root / "new").replace(file)
+    elif what == "touched":
+        file.chmod(0o600)
+    elif what == "young":
+        quiet_ns = expected.ctime_ns - 1
+    else:
+        size = expected.size - 1
+    fd = os.open(many.root, os.O_RDONLY)
+    try:
+        arena = memoryview(bytearray(size))
+        assert bulk.read_files(fd, os.O_RDONLY, [b"file-5"], [expected], arena, 0, quiet_ns) == [
+            None
+        ]
+    finally:
+        os.close(fd)
+
+
+def test_wrong_arguments_are_refused(many, tmp_path: Path):
+    expected = many.request("file-5").expected
+    with pytest.raises(ValueError):
+        bulk.read_files(0, 0, [b"a\0b"], [expected], memoryview(bytearray(1)), 0, 0)
+    with pytest.raises(ValueError):
+        bulk.read_files(0, 0, [b"a"], [], memoryview(bytearray(1)), 0, 0)
+    with pytest.raises(ValueError):
+        bulk.read_files(0, 0, [b"a"], [expected], memoryview(bytearray(1)), 2, 0)
+    with pytest.raises(TypeError):
+        bulk.read_files(0, 0, [b"a"], [(1, 2)], memoryview(bytearray(1)), 0, 0)
+    with pytest.raises(OSError):
+        bulk.stat_entries(-1, None, type(expected))
+
+
+def test_a_vanished_file_has_its_outcome(many):
+    source = source_of(many)
+    entries = source.examine(many.path, None).entries
+    requests = [
+        ReadRequest(os.path.join(many.path, name), entries[name]) for name in (b"file-5", b"file-6")
+    ]
+    (many.root / "file-5").unlink()
+    batch = source.read(requests)
+    assert [result.outcome for result in batch.results] == [Outcome.VANISHED, Outcome.OK]
+    assert bytes(batch.arena) == (many.root / "file-6").read_bytes()
