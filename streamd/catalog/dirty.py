@@ -126,6 +126,14 @@ def has_unpicked(connection: sqlite3.Connection, source: int, *, scan: bool) -> 
     return row is not None
 
 
+def has_scan(connection: sqlite3.Connection, source: int) -> bool:
+    """Say whether a full scan of anything is owed or under way."""
+    row = connection.execute(
+        "SELECT 1 FROM dirty WHERE source = ? AND deep = 2 LIMIT 1", (source,)
+    ).fetchone()
+    return row is not None
+
+
 def count(connection: sqlite3.Connection, source: int) -> int:
     """Return how many places are dirty."""
     row = connection.execute("SELECT count(*) FROM dirty WHERE source = ?", (source,)).fetchone()

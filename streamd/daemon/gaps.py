@@ -16,20 +16,35 @@ class OpenGap:
 
 
 class OpenGaps:
-    """The open gaps of one source."""
+    """The open gaps of one source.
+
+    While events are lost again and again there is one gap for each scan that is owed, not one for
+    each loss: a gap that no scan has begun to close covers what is lost later in the same place.
+    """
 
     def __init__(self) -> None:
         self._open: list[OpenGap] = []
+        self._being_closed: set[OpenGap] = set()
 
     def begin(self, start_us: int, reason: str, scope: bytes) -> None:
         """Something may have been missed since `start_us`."""
+        for gap in self._open:
+            covers = (gap.reason, gap.scope) == (reason, scope) and gap.start_us <= start_us
+            if covers and gap not in self._being_closed:
+                return
         self._open.append(OpenGap(start_us, reason, scope))
 
     def now(self) -> list[OpenGap]:
         """Return what is open; a scan that begins now will close it."""
+        self._being_closed = set(self._open)
         return list(self._open)
+
+    def oldest_us(self) -> int | None:
+        """Return since when something may have been missed; None: nothing was."""
+        return min((gap.start_us for gap in self._open), default=None)
 
     def close(self, open_before: Sequence[OpenGap], now_us: int) -> list[Gap]:
         """A scan has been everywhere: the gaps that were open when it began end now."""
         self._open = [gap for gap in self._open if gap not in open_before]
+        self._being_closed.difference_update(open_before)
         return [Gap(gap.start_us, now_us, gap.reason, gap.scope) for gap in open_before]

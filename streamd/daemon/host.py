@@ -7,6 +7,7 @@ the journal and the catalog agree, whatever happened before.
 
 import asyncio
 import fcntl
+import hashlib
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -15,12 +16,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
+from streamd import __version__
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import Catalog, CatalogDamaged, get_bytes, put_value
 from streamd.catalog.journal import load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
+from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
 from streamd.daemon.traffic import Traffic
@@ -41,6 +44,7 @@ from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
 from streamd.pipeline.upload import Uploader
 from streamd.policy.backoff import Backoff
+from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.names import OwnerNames
 from streamd.sources.filesystem.rules import ExcludeRules
@@ -87,6 +91,7 @@ class Host:
         paths = source.path_bytes
         identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, paths))
         state = await self.catalog.write(load_source, name, identity.id)
+        past = await self.catalog.write(take, name)
         files = FilesystemSource(
             name,
             paths,
@@ -114,7 +119,15 @@ class Host:
             survey_numbers=self.survey_numbers,
             has_remote=self.uploader is not None,
             was_clean=self.was_clean,
+            past=past,
+            settings=self._settings_of(source),
+            is_ending=lambda: self.mounts.is_ended,
         )
+
+    def _settings_of(self, source: SourceConfig) -> bytes:
+        """Return what decides what is captured of a source: after a change a scan is needed."""
+        facts = (__version__, source.model_dump_json(), own_paths(self.config))
+        return hashlib.sha256(repr(facts).encode()).digest()
 
     async def finish(self) -> None:
         """End the epoch in good order, after the pipeline has drained."""
@@ -132,9 +145,17 @@ def own_paths(config: Config) -> tuple[bytes, ...]:
 
 @asynccontextmanager
 async def open_host(
-    config: Config, *, clock: Clock, entropy: Entropy, meters: Meters
+    config: Config,
+    *,
+    clock: Clock,
+    entropy: Entropy,
+    meters: Meters,
+    kept: KeptGroups | None = None,
 ) -> AsyncIterator[Host]:
-    """Open everything, recover, and lend it. Raises AlreadyRunning and what opening raises."""
+    """Open everything, recover, and lend it. Raises AlreadyRunning and what opening raises.
+
+    `kept` are the watches that the last process has left with the service manager.
+    """
     lock = take_lock(config.daemon.state)
     sending = ByteRate(clock, None)
     stores = open_stores(
@@ -150,8 +171,9 @@ async def open_host(
         vault = await open_vault_of(config, stores)
         catalog = await open_catalog(config.daemon.state, vault, stores, clock)
         try:
+            mounts = MountWatch(clock, kept=kept, own_directories=own_paths(config))
             host = await _assemble(
-                config, stores, vault, catalog, clock, entropy, meters, threads, sending
+                config, stores, vault, catalog, clock, entropy, meters, threads, sending, mounts
             )
             await host.traffic.start(lambda: host.config)
             yield host
@@ -173,6 +195,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
     meters: Meters,
     threads: ThreadPoolExecutor,
     sending: ByteRate,
+    mounts: MountWatch,
 ) -> Host:
     writer = VaultWriter(vault, clock, entropy)
     journal = Journal(writer, clock, has_remote=stores.remote is not None)
@@ -217,7 +240,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         threads=threads,
         fids=fids,
         survey_numbers=itertools.count(1),
-        mounts=MountWatch(clock),
+        mounts=mounts,
         traffic=Traffic(catalog, clock, sending, uploader),
     )
 

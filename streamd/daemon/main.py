@@ -24,15 +24,16 @@ from streamd.config.model import Config
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.http import HttpServer
 from streamd.daemon.meters import Meters
-from streamd.daemon.notify import Notifier
+from streamd.daemon.notify import Notifier, listen_fds
 from streamd.daemon.protection import CLEAN_KEY
 from streamd.daemon.reloading import Reloading, describe_generation
 from streamd.daemon.running import Running, Supervisor
-from streamd.daemon.services import services_of, write_coverage
+from streamd.daemon.services import leave_handover, services_of, write_coverage
 from streamd.daemon.upkeep import Upkeep
 from streamd.daemon.windows import DESTINATIONS, describe, http_protections
 from streamd.effects import Clock, Entropy
 from streamd.observe.logging import get_logger
+from streamd.sources.filesystem.kept import KeptGroups
 
 DRAIN_SECONDS: Final = 12.0
 _LOG: Final = get_logger("daemon")
@@ -73,8 +74,9 @@ class Daemon:
     async def run(self, announce: Announce | None = None) -> None:
         """Protect until told to stop."""
         self._handle_signals()
+        kept = KeptGroups(self._notifier, listen_fds())
         async with open_host(
-            self.config, clock=self.clock, entropy=self._entropy, meters=self.meters
+            self.config, clock=self.clock, entropy=self._entropy, meters=self.meters, kept=kept
         ) as host:
             self.host = host
             host.traffic.on_change = self.meters.traffic
@@ -105,6 +107,7 @@ class Daemon:
                     for task in tasks:
                         task.cancel()
             await write_coverage(host, self.supervisor)
+            await leave_handover(host, self.supervisor)
             await host.catalog.write(put_value, CLEAN_KEY, 1)
             self.supervisor.close()
 
@@ -121,6 +124,9 @@ class Daemon:
             async with asyncio.TaskGroup() as group:
                 pipeline = group.create_task(host.pipeline.run(), name="pipeline")
                 self.supervisor.open(host, group)
+                host.mounts.expected = sum(
+                    source.kind == "filesystem" for source in self.config.sources.values()
+                )
                 for name, source in self.config.sources.items():
                     self.supervisor.start(name, source)
                 self._notifier.ready(f"protecting {', '.join(sorted(self.config.sources))}")
@@ -131,6 +137,7 @@ class Daemon:
                 await self._stop.wait()
                 _LOG.info("stopping")
                 async with asyncio.timeout(DRAIN_SECONDS):
+                    host.mounts.end()
                     for name in list(self.running):
                         await self.supervisor.stop(name)
                     await host.pipeline.drain()

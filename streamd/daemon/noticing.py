@@ -8,6 +8,7 @@ from streamd.catalog.db import Catalog
 from streamd.catalog.dirty import EVER, Depth
 from streamd.catalog.tree import TreeLookup
 from streamd.daemon.gaps import OpenGaps
+from streamd.daemon.handover import Handover
 from streamd.daemon.meters import Meters
 from streamd.daemon.progress import Progress
 from streamd.effects import Clock
@@ -49,17 +50,48 @@ class Noticing:
         self.scan_asked = asyncio.Event()
         self.scan_reason = "start"
         self.covered_us = EVER  # changes before were noticed by an earlier protection
+        self.gap_reason = ""  # why there is a gap from then on, unless the watch can be resumed
+        self.past: Handover | None = None  # what the last process left, if it can be relied on
+        self.settings = b""  # as in Handover
+        self.trees = b""  # what is watched where, as last said
+        self.is_finished = False  # watching ended in good order: all that was seen is noted
 
     async def watch(self) -> None:
-        """Follow the source's events for ever."""
+        """Follow the source's events, until watching ends for the whole process."""
         first = True
         async for batch in self._stream.source.watch():
+            self.trees = batch.trees or self.trees
             if first:  # what was before counts as dirty before the barrier moves
                 first = False
-                self._progress.is_watching = True
-                self._meters.watching(self._name, self._stream.source.watch_modes)
-                await self.ask_scan("start", since_us=self.covered_us)
+                await self._begin(batch)
             await self._take(batch)
+        self.is_finished = True
+
+    async def _begin(self, batch: WatchBatch) -> None:
+        """Watching has begun: what may have been missed before is to be looked for."""
+        self._progress.is_watching = True
+        self._meters.watching(self._name, self._stream.source.watch_modes)
+        past, covered_us = self.past, self.covered_us
+        if past is None or not batch.resumed or past.trees != batch.trees:
+            if covered_us != EVER:
+                self._gaps.begin(covered_us, self.gap_reason, b"")
+            await self.ask_scan("start", since_us=covered_us)
+            return
+        self._progress.drained_us = covered_us
+        if past.settings != self.settings:  # what was not protected before must be found
+            await self.ask_scan("settings-changed", since_us=covered_us)
+        else:
+            self._progress.state = "protected"
+            self._progress.scanned.set()
+        await self._note_unfinished(covered_us)
+        _LOG.info("resumed", source=self._name, without_scan=past.settings == self.settings)
+
+    async def _note_unfinished(self, since_us: int) -> None:
+        """Have files looked at again that would not stand still when the last process read them."""
+        problems = await self._catalog.read(dirty.problems, self._stream.number)
+        places = {one.path: int(Depth.ENTRY) for one in problems if one.path}
+        if places:
+            await self.note(places, since_us)
 
     async def _take(self, batch: WatchBatch) -> None:
         """Make the events of a batch durable as dirty places; then move the barrier.

@@ -9,7 +9,7 @@ Steps of surveys of one source take turns.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -18,6 +18,7 @@ from streamd.catalog.db import Catalog, get_int
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.tree import TreeLookup
 from streamd.daemon.gaps import OpenGap, OpenGaps
+from streamd.daemon.handover import Handover, boot_id
 from streamd.daemon.meters import Meters
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
@@ -37,6 +38,7 @@ SCAN_PLACES_MAX: Final = 100_000
 SETTLE_ROUNDS_MAX: Final = 20  # one-shot capture: looks at what moved meanwhile
 MISSING_RETRY_SECONDS: Final = 5.0
 FUZZY_RETRY_SECONDS: Final = 5.0
+FINISH_SECONDS: Final = 5.0  # for noting what was seen last, when the daemon stops
 CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
 RECONCILE_SECONDS: Final = 3600.0
 _LOG: Final = get_logger("protection")
@@ -60,7 +62,14 @@ class Protection:
         survey_numbers: Iterator[int],
         has_remote: bool,
         was_clean: bool = False,
+        past: Handover | None = None,
+        settings: bytes = b"",
+        is_ending: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`past` is what the last process left, see `Handover` for `settings`.
+
+        `is_ending` says whether watching ends for the whole process.
+        """
         self.stream = stream
         self.name = stream.identity.name
         self.rpo_seconds = rpo_seconds
@@ -92,6 +101,8 @@ class Protection:
             gaps=self._gaps,
             turn=self._turn,
         )
+        self._noticing.past, self._noticing.settings = past, settings
+        self._is_ending = is_ending
         stream.on_committed = self._on_committed
         stream.new_fid = lambda: next(fids)
 
@@ -104,7 +115,8 @@ class Protection:
     async def run(self, stop: asyncio.Event) -> None:
         """Protect until `stop` is set. What is in the pipeline then is finished by others."""
         await self._begin()
-        await self._open_start_gap("not-watching" if self._was_clean else "unclean-stop")
+        await self._read_coverage()
+        self._noticing.gap_reason = "not-watching" if self._was_clean else "unclean-stop"
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._noticing.watch(), name=f"watch:{self.name}")
             scanning = group.create_task(self._scan_loop(), name=f"scan:{self.name}")
@@ -112,13 +124,37 @@ class Protection:
             reconciling = group.create_task(self._reconcile_loop(), name=f"rescan:{self.name}")
             fuzzy = group.create_task(self._fuzzy_loop(), name=f"fuzzy:{self.name}")
             await stop.wait()
+            if self._is_ending():  # what was read from the kernel must not be lost: note it
+                await asyncio.wait({watching}, timeout=FINISH_SECONDS)
             for task in (watching, scanning, cutting, reconciling, fuzzy):
                 task.cancel()
+
+    async def handover(self) -> Handover | None:
+        """Return what the next process needs to go on; None when it has to look for itself.
+
+        For after `run`.
+        """
+        noticing = self._noticing
+        is_whole = self.progress.scanned.is_set() and self._gaps.oldest_us() is None
+        if not (noticing.is_finished and is_whole and noticing.trees):
+            return None
+        if await self._catalog.read(dirty.has_scan, self.stream.number):
+            return None
+        return Handover(boot_id(), noticing.trees, noticing.settings)
+
+    @property
+    def covered_us(self) -> int:
+        """Every change made before was noticed, or will be by a scan that is not owed to a gap."""
+        oldest = self._gaps.oldest_us()
+        drained_us = self.progress.drained_us
+        return drained_us if oldest is None else min(oldest, drained_us)
 
     async def capture_once(self, marks: Sequence[Mark] = ()) -> None:
         """Look at everything once, without watching, until it stands still (or nearly)."""
         await self._begin()
-        await self._open_start_gap("not-watching")
+        await self._read_coverage()
+        if self._noticing.covered_us != EVER:
+            self._gaps.begin(self._noticing.covered_us, "not-watching", b"")
         self.progress.state = "scanning"
         noticing = self._noticing
         roots = dict.fromkeys(self.stream.source.roots, int(Depth.SCAN))
@@ -142,11 +178,9 @@ class Protection:
         await self._catalog.write(dirty.release, self.stream.number)
         await self.refresh()  # what an earlier one has left undone counts from the beginning
 
-    async def _open_start_gap(self, reason: str) -> None:
+    async def _read_coverage(self) -> None:
         covered_us = await self._catalog.read(get_int, f"covered:{self.name}")
-        if covered_us:
-            self._noticing.covered_us = covered_us
-            self._gaps.begin(covered_us, reason, b"")
+        self._noticing.covered_us = covered_us or EVER
 
     # -- looking ---------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamd.daemon.commands import control_commands
 from streamd.daemon.control import ControlServer
+from streamd.daemon.handover import Handover, leave
 from streamd.daemon.host import Host, watch_state
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
 
@@ -80,9 +81,19 @@ async def _keep_coverage(host: Host, supervisor: "Supervisor") -> None:
 async def write_coverage(host: Host, supervisor: "Supervisor") -> None:
     """Write down up to when each source was covered: a gap after a crash begins there."""
     covered = {
-        name: running.protection.progress.drained_us
+        name: running.protection.covered_us
         for name, running in supervisor.running.items()
         if running.protection is not None and running.protection.progress.scanned.is_set()
     }
     if covered:
         await host.catalog.write(host.journal.remember_coverage, covered)
+
+
+async def leave_handover(host: Host, supervisor: "Supervisor") -> None:
+    """Leave for the next daemon what it needs to go on where this one has ended."""
+    left: dict[str, Handover] = {}
+    for name, running in supervisor.running.items():
+        found = await running.protection.handover() if running.protection is not None else None
+        if found is not None:
+            left[name] = found
+    await host.catalog.write(leave, left)

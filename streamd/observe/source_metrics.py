@@ -11,7 +11,9 @@ RESCAN_REASONS: Final = (
     "overflow",
     "watch-limit",
     "unclean-stop",
-    "mount-lost",
+    "mount-changed",
+    "path-too-long",
+    "settings-changed",
     "periodic",
     "request",
 )

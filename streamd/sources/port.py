@@ -42,7 +42,11 @@ class WatchBatch:
     (dev, ino) pairs whose names the watcher does not know: all names of them need a look.
     `gap` is not empty when events were lost: everything below `scope` needs a rescan, and the time
     since the previous batch is a coverage gap. `drained_us` is a wall clock instant: every
-    operation that finished before it is in this batch or an earlier one.
+    operation that finished before it is in this batch or an earlier one; 0: nothing new is known.
+
+    In the first batch: `resumed` when everything since an earlier process watched is in the batches
+    that follow. In the first and the last one: `trees` says what is watched where, and has to be
+    the same for that to hold.
     """
 
     paths: dict[bytes, bool] = field(default_factory=dict)
@@ -51,6 +55,8 @@ class WatchBatch:
     scope: bytes = b""
     drained_us: int = 0
     event_count: int = 0
+    resumed: bool = False
+    trees: bytes = b""
 
 
 class Outcome(StrEnum):
@@ -135,7 +141,8 @@ class Source(Protocol):
     def watch(self) -> AsyncIterator[WatchBatch]:
         """Start watching; the first batch comes at once and says that the marks are in place.
 
-        Every operation that ends after that first batch is reported. Cancelling stops it.
+        Every operation that ends after that first batch is reported. Cancelling stops it; it may
+        also end by itself, with a last batch, when watching ends for the whole process.
         """
 
     def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:

@@ -7,6 +7,9 @@ import subprocess
 import pytest
 from watch_tools import make_source, mounted, watching
 
+from streamd.effects import SystemClock
+from streamd.sources.filesystem.mountwatch import MountWatch
+
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.asyncio]
 MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
 
@@ -43,16 +46,39 @@ async def test_the_mark_works_and_outside_names_lead_to_the_inode(disk):
 
 
 @pytest.mark.parametrize("disk", ["btrfs"], indirect=True)
-async def test_a_subvolume_is_watched_through_its_volume_and_else_by_inotify(disk, tmp_path):
+async def test_a_subvolume_mounted_alone_is_watched_by_the_mark_of_its_volume(disk, tmp_path):
+    subprocess.run(["btrfs", "subvolume", "create", disk / "sub"], check=True, capture_output=True)
+    (disk / "sub/tree").mkdir()
+    (disk / "sub/tree/f").write_text("x")
+    found = subprocess.run(["findmnt", "-no", "SOURCE", disk], check=True, capture_output=True)
+    device = found.stdout.decode().strip()
+    with mounted(tmp_path / "sub", "-o", "subvol=sub", device) as alone:
+        subprocess.run(["umount", disk], check=True)  # now no path leads to the volume's root
+        source = make_source(alone / "tree")
+        async with watching(source) as watched:
+            assert set(source.watch_modes.values()) == {"fanotify"}
+            (alone / "tree/a/b").mkdir(parents=True)
+            (alone / "tree/a/b/g").write_text("y")
+            assert {"a", "a/b", "a/b/g"} <= await watched.names(alone / "tree")
+            os.link(alone / "tree/f", alone / "other")
+            await watched.seen()
+            (alone / "other").write_text("changed")
+            status = os.lstat(alone / "tree/f")
+            assert (await watched.seen()).inodes == {(status.st_dev, status.st_ino)}
+
+
+@pytest.mark.parametrize("disk", ["btrfs"], indirect=True)
+async def test_a_volume_and_its_subvolumes_share_one_mark(disk, tmp_path):
     volume = disk / "tree/sub"
     subprocess.run(["btrfs", "subvolume", "create", volume], check=True, capture_output=True)
     found = subprocess.run(["findmnt", "-no", "SOURCE", disk], check=True, capture_output=True)
     device = found.stdout.decode().strip()
+    shared = MountWatch(SystemClock(), ignored_pid=0)
     with mounted(tmp_path / "sub", "-o", "subvol=tree/sub", device) as alone:
-        whole, part = make_source(disk / "tree"), make_source(alone)
+        whole = make_source(disk / "tree", mount_watch=shared)
+        part = make_source(alone, mount_watch=shared)
         async with watching(whole) as through, watching(part) as directly:
-            assert set(whole.watch_modes.values()) == {"fanotify"}
-            assert set(part.watch_modes.values()) == {"inotify"}
+            assert len(shared.devices) == 1
             (volume / "f").write_text("x")
             assert await through.names(volume) == {"f"}
             assert await directly.names(alone) == {"f"}

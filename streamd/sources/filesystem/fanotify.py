@@ -6,6 +6,7 @@ turn handles into paths, and Linux 5.17.
 """
 
 import ctypes
+import errno
 import os
 import struct
 from typing import Final, NamedTuple
@@ -25,6 +26,9 @@ _MASK: Final = MODIFY | ATTRIB | CLOSE_WRITE | CREATE | DELETE | RENAME | ON_DIR
 _CLOEXEC_NONBLOCK: Final = 0x1 | 0x2
 _REPORT_NAMES_AND_TARGET: Final = 0x200 | 0x400 | 0x800 | 0x1000
 _MARK_ADD_FILESYSTEM: Final = 0x1 | 0x100
+# Add an ignore mark that stays when the directory changes and goes when its inode is evicted.
+_MARK_IGNORE: Final = 0x1 | 0x400 | 0x40 | 0x200
+_EVENT_ON_CHILD: Final = 0x0800_0000
 _AT_FDCWD: Final = -100
 _READ_SIZE: Final = 64 * 1024
 _HANDLE_MAX: Final = 128
@@ -36,6 +40,9 @@ _META: Final = struct.Struct("=IBBHQii")
 _INFO: Final = struct.Struct("=BBH")
 _SIZE: Final = struct.Struct("=I")
 _FSID_SIZE: Final = 8
+# The root of a whole btrfs, whatever subvolume is mounted: inode 256 of tree 5, any generation.
+_BTRFS_TOP: Final = struct.pack("=IiQQI", 20, 0x4D, 256, 5, 0)
+_MINOR_BITS: Final = 20  # of a device number inside of the kernel
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _init = _libc["fanotify_init"]
@@ -66,16 +73,47 @@ class Event(NamedTuple):
 class Group:
     """A queue of events, bounded by the system (fs.fanotify.max_queued_events)."""
 
-    def __init__(self) -> None:
-        """Raise OSError where the kernel or our rights do not allow it."""
+    def __init__(self, fd: int | None = None) -> None:
+        """Begin a new one, or go on with the one behind `fd`.
+
+        Raise OSError where the kernel or our rights do not allow it.
+        """
+        if fd is not None:
+            os.set_blocking(fd, False)
+            self.fd = fd
+            return
         self.fd = int(_init(_CLOEXEC_NONBLOCK | _REPORT_NAMES_AND_TARGET, os.O_RDONLY))
         if self.fd < 0:
             raise last_error("fanotify_init")
 
     def mark_filesystem(self, path: bytes) -> None:
-        """Report every change in the file system that `path` is on. Raises OSError."""
-        if _mark(self.fd, _MARK_ADD_FILESYSTEM, _MASK, _AT_FDCWD, path) < 0:
-            raise last_error("fanotify_mark")
+        """Report every change in the file system that `path` is on. Raises OSError.
+
+        A mount of a btrfs subvolume cannot be marked itself (EXDEV); the root of its volume can.
+        """
+        if _mark(self.fd, _MARK_ADD_FILESYSTEM, _MASK, _AT_FDCWD, path) == 0:
+            return
+        error = last_error("fanotify_mark")
+        if error.errno != errno.EXDEV:
+            raise error
+        self._mark_volume_of(path)
+
+    def _mark_volume_of(self, path: bytes) -> None:
+        mount_fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            top = open_handle(mount_fd, _BTRFS_TOP)
+        finally:
+            os.close(mount_fd)
+        try:
+            if _mark(self.fd, _MARK_ADD_FILESYSTEM, _MASK, top, b".") < 0:
+                raise last_error("fanotify_mark")
+        finally:
+            os.close(top)
+
+    def ignore_directory(self, path: bytes) -> bool:
+        """Do not even queue what happens directly in `path`; say whether that can be had."""
+        mask = _MASK | _EVENT_ON_CHILD
+        return int(_mark(self.fd, _MARK_IGNORE, mask, _AT_FDCWD, path)) == 0
 
     def read(self) -> list[Event]:
         """Return the next events; none when the queue is empty."""
@@ -85,8 +123,23 @@ class Group:
             return []
 
     def close(self) -> None:
-        """Stop watching."""
+        """Stop watching, unless somebody else holds the descriptor too."""
         os.close(self.fd)
+
+
+def watches(fd: int, device: int) -> bool:
+    """Say whether a group still has the mark on a whole file system, with all that we ask for.
+
+    `device` is the file system's, as in mountinfo. From /proc/self/fdinfo, see proc(5).
+    """
+    sdev = b"fanotify sdev:%x " % (os.major(device) << _MINOR_BITS | os.minor(device))
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+            lines = [line for line in file if line.startswith(sdev)]
+    except OSError:
+        return False
+    masks = [int(line.partition(b" mask:")[2].split(b" ")[0], 16) for line in lines]
+    return any(mask & _MASK == _MASK for mask in masks)
 
 
 def parse(buffer: bytes) -> list[Event]:
@@ -135,3 +188,12 @@ def handle_of(path: bytes) -> bytes:
 def path_of(fd: int) -> bytes:
     """Return where the file behind a descriptor is now."""
     return os.readlink(b"/proc/self/fd/%d" % fd)
+
+
+def mount_id(fd: int) -> int:
+    """Return the number, as in mountinfo, of the mount that a descriptor was opened through."""
+    with open(f"/proc/self/fdinfo/{fd}", "rb") as file:
+        for line in file:
+            if line.startswith(b"mnt_id:"):
+                return int(line.partition(b":")[2])
+    return 0

@@ -10,6 +10,11 @@ PSEUDO_TYPES: Final = frozenset(
     b"proc sysfs devtmpfs devpts cgroup cgroup2 pstore efivarfs bpf debugfs tracefs securityfs "
     b"configfs fusectl mqueue hugetlbfs binfmt_misc autofs rpc_pipefs nsfs selinuxfs".split()
 )
+# Others change these too, and the kernel here is told nothing of that.
+NETWORK_TYPES: Final = frozenset(
+    b"nfs nfs4 cifs smb3 9p ceph afs gfs2 ocfs2 glusterfs fuse.sshfs fuse.glusterfs "
+    b"fuse.s3fs fuse.rclone fuse.davfs".split()
+)
 
 
 class Mount(NamedTuple):
@@ -19,6 +24,7 @@ class Mount(NamedTuple):
     device: int
     point: bytes
     type: bytes
+    root: bytes = b"/"  # which part of the file system is mounted
 
 
 def _unescape(text: bytes) -> bytes:
@@ -37,7 +43,8 @@ def parse_mountinfo(text: bytes) -> list[Mount]:
         dash = fields.index(b"-")
         major, minor = fields[2].split(b":")
         device = os.makedev(int(major), int(minor))
-        mounts.append(Mount(int(fields[0]), device, _unescape(fields[4]), fields[dash + 1]))
+        point, root = _unescape(fields[4]), _unescape(fields[3])
+        mounts.append(Mount(int(fields[0]), device, point, fields[dash + 1], root))
     return mounts
 
 

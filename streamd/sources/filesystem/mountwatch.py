@@ -1,324 +1,162 @@
-"""Watching whole file systems with fanotify, one group for each, shared by all sources.
+"""The file systems that are watched for the sources of one process: one group for each.
 
-A mark reports changes of the file system, wherever and however often it is mounted. Events carry
-the directory's handle, which is turned into a path as seen through each mount that somebody is
-interested in, and remembered until a directory is renamed or removed.
+Any number of sources share the group of a file system. A group that an earlier process left with
+the service manager is gone on with; what waits in it is delivered when all sources have come.
 """
 
 import asyncio
-import contextlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
-from streamd.sources.filesystem import fanotify
+from streamd.sources.filesystem.devicewatch import DeviceWatch, Subscription
 from streamd.sources.filesystem.inbox import Inbox
-from streamd.sources.filesystem.mounts import Mount
-from streamd.sources.filesystem.scope import below, join
+from streamd.sources.filesystem.kept import KeptGroups
+from streamd.sources.filesystem.mounts import NETWORK_TYPES, Mount
 
-_CACHE_MAX: Final = 50_000
-_CLIMB_MAX: Final = 4096  # directories to go up until a path is short enough to be said
-_LOG: Final = get_logger("watch")
 _SLICE: Final = 1  # reads of one turn on the event loop
-
-
-@dataclass(frozen=True, slots=True)
-class Subscription:
-    """One tree on one file system: `real` is its path as the kernel prints it."""
-
-    inbox: Inbox
-    real: bytes
-    configured: bytes
-    mount: Mount
-
-    def translate(self, path: bytes) -> bytes:
-        """Return a path below `real` as the configuration would write it."""
-        if self.real == self.configured:
-            return path
-        rest = path[len(self.real) :].lstrip(b"/")
-        return join(self.configured, rest) if rest else self.configured
-
-
-@dataclass(slots=True)
-class _Place:
-    """What a directory is to us: inside of trees, on the way to trees, or neither."""
-
-    inside: list[tuple[Inbox, bytes]] = field(default_factory=list)
-    towards: dict[bytes, list[tuple[Inbox, bytes]]] = field(default_factory=dict)
-
-
-class _DeviceWatch:
-    """The group of one file system and what is known of its directories."""
-
-    def __init__(self, device: int, path: bytes, clock: Clock, ignored_pid: int) -> None:
-        self.subscriptions: list[Subscription] = []
-        self._device = device
-        self._clock = clock
-        self._ignored_pid = ignored_pid
-        self._places: dict[bytes, _Place] = {}
-        self._lonely: set[bytes] = set()  # files that have one name only
-        self._mount_fds: dict[Mount, int] = {}
-        self.group = fanotify.Group()
-        try:
-            self.group.mark_filesystem(path)
-            _check_handles(path)
-        except OSError:
-            self.group.close()
-            raise
-
-    def change(self, subscriptions: list[Subscription]) -> None:
-        """Watch for these trees from now on."""
-        self.subscriptions = subscriptions
-        self._places.clear()
-        self._lonely.clear()
-
-    def drain(self, limit: int) -> int | None:
-        """Deliver waiting events; return an instant before which all were delivered.
-
-        None when there are more than `limit` reads' worth.
-        """
-        try:
-            for _ in range(limit):
-                now = self._clock.now_us()
-                events = self.group.read()
-                if not events:
-                    return now
-                for event in events:
-                    try:
-                        self._deliver(event)
-                    except Exception as error:  # noqa: BLE001 - a lost event must become a gap
-                        _LOG.error("event-not-understood", error=repr(error), mask=event.mask)
-                        self._lose()
-            return None
-        finally:
-            for fd in self._mount_fds.values():  # an open one would make umount fail
-                os.close(fd)
-            self._mount_fds.clear()
-
-    def _deliver(self, event: fanotify.Event) -> None:
-        mask = event.mask
-        if mask & fanotify.OVERFLOW:
-            self._lose()
-            return
-        if event.pid == self._ignored_pid:
-            if mask & fanotify.ON_DIRECTORY:
-                self._forget(event)
-            return
-        stale = self._deliver_places(event)
-        if mask & fanotify.ON_DIRECTORY:
-            self._forget(event)
-        else:
-            # What was made without a name, and linked later, is reported as "#" and its number.
-            nameless = stale or not event.places or event.places[0][1].startswith(b"#")
-            self._deliver_inode(event, sure=nameless)
-
-    def _deliver_places(self, event: fanotify.Event) -> bool:
-        """Deliver the names that are protected; say whether a directory is gone."""
-        is_directory = bool(event.mask & fanotify.ON_DIRECTORY)
-        deep = is_directory and bool(event.mask & (fanotify.CREATE | fanotify.RENAME))
-        stale = False
-        for handle, name in event.places:
-            place = self._place(handle)
-            if place is None:
-                stale = True
-                continue
-            for inbox, directory in place.inside:
-                inbox.add(directory, name, deep=deep, is_directory=is_directory)
-            for inbox, root in place.towards.get(name, ()):
-                inbox.add_path(root, deep=True)
-        return stale
-
-    def _deliver_inode(self, event: fanotify.Event, *, sure: bool) -> None:
-        """Deliver the inode if it is `sure` to be needed or has several names.
-
-        Also when the event's own name is protected: by the time that somebody looks there it may
-        be gone, together with its directory, and the other names would never be looked at.
-        """
-        target = event.target
-        if not target:
-            return
-        if event.mask & fanotify.ATTRIB:
-            self._lonely.discard(target)
-        elif not sure and target in self._lonely:
-            return
-        status = self._stat(target)
-        if status is None:
-            return
-        if not sure and status.st_nlink <= 1:
-            if len(self._lonely) >= _CACHE_MAX:
-                self._lonely.clear()
-            self._lonely.add(target)
-            return
-        for inbox in {subscription.inbox for subscription in self.subscriptions}:
-            inbox.add_inode(status.st_dev, status.st_ino)
-
-    def _forget(self, event: fanotify.Event) -> None:
-        """Drop remembered paths that this event made wrong."""
-        if event.mask & fanotify.RENAME:
-            self._places.clear()
-        elif event.mask & fanotify.DELETE:
-            self._places.pop(event.target, None)
-
-    def _lose(self) -> None:
-        self._places.clear()
-        self._lonely.clear()
-        for subscription in self.subscriptions:
-            subscription.inbox.lose("overflow", subscription.configured)
-
-    def _lose_below(self, fd: int, mount: Mount) -> None:
-        """Have the nearest directory whose path the kernel can say scanned, if it is protected."""
-        at = os.dup(fd)
-        try:
-            for _ in range(_CLIMB_MAX):
-                parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
-                os.close(at)
-                at = parent
-                with contextlib.suppress(OSError):
-                    path = fanotify.path_of(at)
-                    break
-            else:
-                return
-        except OSError:
-            return  # gone meanwhile; its own removal tells
-        finally:
-            os.close(at)
-        place = _Place()
-        for subscription in self.subscriptions:
-            if subscription.mount == mount:
-                _relate(place, subscription, path)
-        for inbox, directory in place.inside:
-            inbox.lose("path-too-long", directory)
-
-    def _place(self, handle: bytes) -> _Place | None:
-        """Return what the directory with this handle is to us; None when it is gone."""
-        place = self._places.get(handle)
-        if place is None:
-            place = self._resolve(handle)
-            if place is not None:
-                if len(self._places) >= _CACHE_MAX:
-                    self._places.clear()
-                self._places[handle] = place
-        return place
-
-    def _resolve(self, handle: bytes) -> _Place | None:
-        paths: dict[Mount, bytes] = {}
-        place = _Place()
-        for subscription in self.subscriptions:
-            mount = subscription.mount
-            if mount not in paths:
-                try:
-                    fd = fanotify.open_handle(self._mount_fd(subscription), handle)
-                except OSError:
-                    continue
-                try:
-                    paths[mount] = fanotify.path_of(fd)
-                except OSError:  # longer than the kernel can say
-                    self._lose_below(fd, mount)
-                    continue
-                finally:
-                    os.close(fd)
-            _relate(place, subscription, paths[mount])
-        return place if paths else None
-
-    def _stat(self, target: bytes) -> os.stat_result | None:
-        for subscription in self.subscriptions:
-            try:
-                fd = fanotify.open_handle(self._mount_fd(subscription), target)
-            except OSError:
-                continue
-            try:
-                return os.fstat(fd)
-            finally:
-                os.close(fd)
-        return None
-
-    def _mount_fd(self, subscription: Subscription) -> int:
-        """Return a descriptor of the mount, open until the end of this drain. Raises OSError."""
-        mount = subscription.mount
-        fd = self._mount_fds.get(mount)
-        if fd is None:
-            fd = _open_on(self._device, (mount.point, subscription.real))
-            self._mount_fds[mount] = fd
-        return fd
-
-
-def _open_on(device: int, candidates: tuple[bytes, ...]) -> int:
-    for path in candidates:
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        if os.fstat(fd).st_dev == device:
-            return fd
-        os.close(fd)  # something else was mounted over it
-    raise OSError("the file system is no longer mounted here")
-
-
-def _relate(place: _Place, subscription: Subscription, path: bytes) -> None:
-    """Note in `place` what the directory `path` is to the subscribed tree."""
-    inbox = subscription.inbox
-    if below(path, subscription.real):
-        directory = subscription.translate(path)
-        if inbox.scope.protects(directory, directory=True):
-            place.inside.append((inbox, directory))
-    elif below(subscription.real, path):
-        name = subscription.real[len(path) :].lstrip(b"/").partition(b"/")[0]
-        place.towards.setdefault(name, []).append((inbox, subscription.configured))
-
-
-def _check_handles(path: bytes) -> None:
-    """Make sure that handles can be opened; raises OSError when we may not or they do not exist."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.close(fanotify.open_handle(fd, fanotify.handle_of(path)))
-    finally:
-        os.close(fd)
+_LAST_READS_MAX: Final = 64  # of each group when watching ends; the rest is for the next process
+HOLD_SECONDS: Final = 10.0  # how long kept queues wait for a source that does not come
+_LOG: Final = get_logger("watch")
 
 
 class MountWatch:
-    """The file systems that are watched for the sources of one process.
+    """Used on one event loop.
 
-    Used on one event loop. `ignored_pid` is the process whose own changes are not reported: ours,
-    because the catalog and the spool often lie on a file system that is watched.
+    `ignored_pid` is the process whose own changes are not reported: ours, because the catalog and
+    the spool often lie on a file system that is watched. `own_directories` are not even queued
+    for. `expected` is set to the number of sources that come at the start.
     """
 
-    def __init__(self, clock: Clock, *, ignored_pid: int | None = None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        ignored_pid: int | None = None,
+        kept: KeptGroups | None = None,
+        own_directories: Sequence[bytes] = (),
+    ) -> None:
         self._clock = clock
         self._ignored_pid = os.getpid() if ignored_pid is None else ignored_pid
-        self._devices: dict[int, _DeviceWatch] = {}
+        self._kept = kept or KeptGroups()
+        self._own_directories = own_directories
+        self._devices: dict[int, DeviceWatch] = {}
+        self.expected = 0
+        self._arrived = 0
+        self._begun = asyncio.Event()
+        self._ended_us: int | None = None
 
-    def subscribe(self, inbox: Inbox, real: bytes, configured: bytes, mount: Mount) -> None:
+    # -- begin and end ---------------------------------------------------------------------------
+
+    async def arrive(self) -> None:
+        """A source has subscribed; return when the others have too, or do not come."""
+        self._arrived += 1
+        if self._arrived >= self.expected:
+            self._begin()
+        try:
+            async with asyncio.timeout(HOLD_SECONDS):
+                await self._begun.wait()
+        except TimeoutError:
+            self._begin()
+
+    def _begin(self) -> None:
+        if self._begun.is_set():
+            return
+        self._begun.set()
+        self._kept.settle()
+        for watch in self._devices.values():
+            if watch.is_held:
+                watch.is_held = False
+                self._read_on(watch)
+
+    @property
+    def devices(self) -> frozenset[int]:
+        """The file systems that are watched now, each by one mark."""
+        return frozenset(self._devices)
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether `end` was called."""
+        return self._ended_us is not None
+
+    def end(self) -> None:
+        """Read for a last time; what comes later stays in the queues, for the next process."""
+        loop = asyncio.get_running_loop()
+        now = self._clock.now_us()
+        complete = True
+        for watch in self._devices.values():
+            if watch.is_held:
+                complete = False
+                continue
+            loop.remove_reader(watch.group.fd)
+            complete = watch.drain(_LAST_READS_MAX) is not None and complete
+        self._ended_us = now if complete else 0
+        inboxes = {known.inbox for watch in self._devices.values() for known in watch.subscriptions}
+        for inbox in inboxes:
+            inbox.wakened.set()
+
+    # -- subscriptions ---------------------------------------------------------------------------
+
+    def subscribe(self, inbox: Inbox, real: bytes, configured: bytes, mount: Mount) -> bool:
         """Deliver changes at and below the existing path `real` to `inbox`, as `configured`.
 
-        Raises OSError where this file system cannot be watched so.
+        Return whether nothing was missed since an earlier process watched here. Raises OSError
+        where this file system cannot be watched so.
         """
-        device = os.stat(real if os.path.lexists(real) else mount.point).st_dev
-        watch = self._devices.get(device)
+        if mount.type in NETWORK_TYPES:
+            raise OSError("the kernel is not told what others change")
+        watch = self._devices.get(mount.device)
         if watch is None:
-            watch = _DeviceWatch(device, mount.point, self._clock, self._ignored_pid)
-            self._devices[device] = watch
-            loop = asyncio.get_running_loop()
-            loop.add_reader(watch.group.fd, watch.drain, _SLICE)
+            watch = self._devices[mount.device] = self._open(mount)
         new = Subscription(inbox, real, configured, mount)
         if new not in watch.subscriptions:
             watch.change([*watch.subscriptions, new])
+        return watch.is_held
+
+    def _open(self, mount: Mount) -> DeviceWatch:
+        fd = None if self._begun.is_set() else self._kept.claim(mount.device)
+        watch = DeviceWatch(mount.point, self._clock, self._ignored_pid, fd)
+        for path in self._own_directories:
+            if os.path.isdir(path) and os.stat(path).st_dev == mount.device:
+                watch.group.ignore_directory(path)
+        if watch.is_held:
+            _LOG.info("watch-resumed", mount=mount.point)
+        else:
+            self._kept.keep(mount.device, watch.group.fd)
+            self._read_on(watch)
+        return watch
+
+    def _read_on(self, watch: DeviceWatch) -> None:
+        asyncio.get_running_loop().add_reader(watch.group.fd, watch.drain, _SLICE)
 
     def unsubscribe(self, wanted: Callable[[Subscription], bool]) -> None:
-        """Stop delivering to the subscriptions that are `wanted`."""
+        """Stop delivering to the subscriptions that are `wanted`.
+
+        A group that nobody needs any more is closed, and no longer kept; not at the end, when it
+        is the next process that needs it.
+        """
         for device, watch in list(self._devices.items()):
             kept = [known for known in watch.subscriptions if not wanted(known)]
             if kept:
                 watch.change(kept)
-            else:
-                asyncio.get_running_loop().remove_reader(watch.group.fd)
-                watch.group.close()
-                del self._devices[device]
+                continue
+            asyncio.get_running_loop().remove_reader(watch.group.fd)
+            if not self.is_ended:
+                self._kept.forget(device)
+            watch.group.close()
+            del self._devices[device]
+
+    # -- events ----------------------------------------------------------------------------------
 
     def drain(self, inbox: Inbox, limit: int) -> int | None:
         """Deliver waiting events of the inbox's file systems, at most `limit` reads of each.
 
         Return the instant before which everything was delivered, None when there is more.
         """
+        if self._ended_us is not None:
+            return self._ended_us
         drained = self._clock.now_us()
         complete = True
         for watch in self._devices.values():

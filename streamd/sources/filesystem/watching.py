@@ -50,9 +50,11 @@ class WatchSession:
         self._inotify: InotifyWatch | None = None
         self._mounts = MountTable()
         self._drained_us = 0
+        self._is_resumed = True  # nothing was missed since an earlier process watched
+        self._trees: dict[bytes, Mount | None] = {}  # what is watched, and on which mount
 
     async def run(self) -> AsyncGenerator[WatchBatch, None]:
-        """Yield batches for ever; the first one when all is watched."""
+        """Yield batches until watching ends for all; the first one when all is watched."""
         try:
             for root in self._scope.roots:
                 self._modes[root] = FANOTIFY
@@ -60,18 +62,35 @@ class WatchSession:
                 for mount in self._mounts_below(root):
                     self._watch(mount.point, root)
             await self._walk()
-            self._inbox.take(0)
-            self._drained_us = self._clock.now_us()
-            yield WatchBatch(drained_us=self._drained_us)
+            await self._shared.arrive()
+            first = WatchBatch(resumed=self._is_resumed, trees=self._fingerprint())
+            if not self._is_resumed:
+                self._inbox.take(0)
+                first.drained_us = self._drained_us = self._clock.now_us()
+            yield first
             while True:
-                yield await self._next()
+                is_last = self._shared.is_ended
+                batch = await self._next()
+                if is_last:
+                    batch.trees = self._fingerprint()
+                yield batch
+                if is_last:
+                    return
         finally:
             self._close()
+
+    def _fingerprint(self) -> bytes:
+        """Return what must be the same for a later process to go on where this one ends."""
+        trees = sorted(
+            (tree, mount.point, mount.root, mount.device) if mount is not None else (tree,)
+            for tree, mount in self._trees.items()
+        )
+        return repr(trees).encode()
 
     async def _next(self) -> WatchBatch:
         """Return the next batch, after a second at the latest."""
         try:
-            async with asyncio.timeout(_IDLE_SECONDS):
+            async with asyncio.timeout(0 if self._shared.is_ended else _IDLE_SECONDS):
                 await self._inbox.wakened.wait()
         except TimeoutError:
             pass
@@ -105,11 +124,15 @@ class WatchSession:
 
     def _watch(self, tree: bytes, root: bytes) -> None:
         """Watch `tree`, a root or a mount below it, by the best means that works."""
+        self._trees[tree] = None
         for mode in self._allowed:
             try:
                 if mode == FANOTIFY:
                     self._subscribe(tree)
-                elif mode == INOTIFY:
+                    self._worsen(root, mode)
+                    return
+                self._is_resumed = False
+                if mode == INOTIFY:
                     self._add_inotify(tree)
                 else:
                     self._polling.add(tree)
@@ -117,6 +140,7 @@ class WatchSession:
                 continue
             self._worsen(root, mode)
             return
+        self._is_resumed = False
         self._polling.add(tree)
         self._worsen(root, POLLING)
 
@@ -135,7 +159,9 @@ class WatchSession:
         for other in covering:
             if other.point == mount.point:
                 mount = other
-        self._shared.subscribe(self._inbox, real, tree, mount)
+        if not self._shared.subscribe(self._inbox, real, tree, mount):
+            self._is_resumed = False
+        self._trees[tree] = mount
 
     def _add_inotify(self, tree: bytes) -> None:
         if self._inotify is None:
