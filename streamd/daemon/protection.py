@@ -14,7 +14,7 @@ from concurrent.futures import Executor
 from typing import Final
 
 from streamd.catalog import dirty
-from streamd.catalog.db import Catalog, get_int
+from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.tree import TreeLookup
 from streamd.daemon.gaps import OpenGap, OpenGaps
@@ -218,6 +218,7 @@ class Protection:
             self.progress.last_scan_us = self._clock.now_us()
             self.progress.state = "protected"
             self.progress.scanned.set()
+            await self._catalog.write(put_value, f"covered:{self.name}", self.covered_us)
             self._meters.scan_ended(self.name, reason, loop.time() - started, missed)
             _LOG.info(
                 "scanned",

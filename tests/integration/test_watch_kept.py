@@ -54,9 +54,7 @@ def disk(tmp_path):
 
 def process(manager: Manager, expected: int = 1) -> MountWatch:
     """The watches of one process."""
-    shared = MountWatch(
-        SystemClock(), ignored_pid=0, kept=KeptGroups(manager, manager.hand_over())
-    )
+    shared = MountWatch(SystemClock(), ignored_pid=0, kept=KeptGroups(manager, manager.hand_over()))
     shared.expected = expected
     return shared
 

@@ -9,6 +9,7 @@ for the plain system Python of the box.
 import json
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from pathlib import Path
@@ -91,6 +92,7 @@ def install(checkout: Path, command: list[str]) -> None:
     CONFIG.write_text(GOOD)
     CONFIG.chmod(0o600)
     TREE.mkdir(parents=True)
+    run("mount", "-t", "tmpfs", "none", str(TREE))  # the box's root is an overlay: no fanotify
     TREE.joinpath("private").write_text("only root may read this\n")
     TREE.joinpath("private").chmod(0o600)
     run("systemctl", "daemon-reload")
@@ -115,7 +117,11 @@ def life() -> dict[str, object]:
     steps["reload_again"] = run("systemctl", "reload", UNIT)
     steps["before_kill"] = unit()
     run("systemctl", "kill", "--signal=KILL", UNIT)
+    settled(MainPID="0")
+    write("while-dead", 20)  # Restart= waits for some seconds
     steps["after_kill"] = settled(ActiveState="active", SubState="running", NRestarts="1")
+    steps["delivered_after_kill"] = settled_watch()
+    steps["restart"] = restart_beside_a_writer()
     steps["stop"] = run("systemctl", "stop", UNIT)
     steps["stopped"] = unit()
     CONFIG.write_text(BAD)
@@ -124,6 +130,88 @@ def life() -> dict[str, object]:
     steps["after_bad_start"] = unit()
     steps["journal"] = journal()
     return steps
+
+
+def restart_beside_a_writer() -> dict[str, object]:
+    """An orderly restart, while files are written all the time."""
+    begin = journal_cursor()
+    stop = threading.Event()
+    written = 0
+
+    def work() -> None:
+        nonlocal written
+        while not stop.is_set():
+            TREE.joinpath(f"during-restart-{written}").write_text(str(written))
+            written += 1
+            time.sleep(0.02)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    time.sleep(0.5)
+    done = run("systemctl", "restart", UNIT)
+    time.sleep(0.5)
+    stop.set()
+    worker.join()
+    facts = settled_watch()
+    return {
+        "command": done,
+        "written": written,
+        "facts": facts,
+        "journal": journal_since(begin),
+    }
+
+
+def write(prefix: str, count: int) -> None:
+    """Change the tree."""
+    for number in range(count):
+        TREE.joinpath(f"{prefix}-{number}").write_text(str(number))
+
+
+def settled_watch() -> dict[str, object]:
+    """Wait until everything written so far is durable; say what was seen on the way."""
+    now, end = time.time(), time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < end:
+        if sample("streamd_protected_through_timestamp_seconds", 'destination="vault"') > now:
+            break
+        time.sleep(0.2)
+    listed = run("streamd", "ls", "--json", "data:/srv/data")
+    points = run("streamd", "points", "--json", "data")
+    return {
+        "page": page("/protectedz"),
+        "events": sample("streamd_watch_events_total"),
+        "rescans": sample("streamd_rescans_total"),
+        "listed": listed["output"],
+        "points": points["output"],
+    }
+
+
+def sample(name: str, label: str = "") -> float:
+    """The sum of a metric over its labels; 0 while nobody answers."""
+    try:
+        with urllib.request.urlopen("http://127.0.0.1:9464/metrics", timeout=5) as response:
+            lines = response.read().decode().splitlines()
+    except OSError:
+        return 0.0
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in lines
+        if line.startswith((f"{name}{{", f"{name} ")) and label in line
+    )
+
+
+def journal_cursor() -> str:
+    """Where the journal ends now."""
+    text = str(run("journalctl", "-n", "0", "--show-cursor", "--no-pager")["output"])
+    return text.rpartition("cursor: ")[2].strip()
+
+
+def journal_since(cursor: str) -> str:
+    """What the service has said since then."""
+    return str(
+        run("journalctl", "-u", UNIT, "--no-pager", "-o", "cat", f"--after-cursor={cursor}")[
+            "output"
+        ]
+    )
 
 
 def _protected() -> int:

@@ -91,6 +91,32 @@ def test_a_killed_service_is_started_again(life) -> None:
     assert after["MainPID"] not in ("0", life["before_kill"]["MainPID"])
 
 
+def test_what_was_written_while_the_daemon_was_dead_is_delivered_and_the_time_is_a_gap(
+    life,
+) -> None:
+    facts = life["delivered_after_kill"]
+    assert facts["page"] == 200, life["journal"]
+    names = {f"while-dead-{number}" for number in range(20)}
+    assert {name for name in names if name in facts["listed"]} == names
+    assert facts["events"] >= 20, "the kept queue had them"
+    assert facts["rescans"] >= 1
+    assert "unclean-stop" in {gap["reason"] for gap in _gaps(facts)}
+
+
+def test_a_restart_is_no_gap_and_needs_no_scan(life) -> None:
+    restart = life["restart"]
+    assert restart["command"]["status"] == 0
+    facts = restart["facts"]
+    names = {f"during-restart-{number}" for number in range(restart["written"])}
+    assert len(names) > 20
+    assert {name for name in names if f'/{name}"' in facts["listed"]} == names
+    assert facts["page"] == 200
+    assert facts["rescans"] == 0, restart["journal"]
+    assert '"event": "resumed"' in restart["journal"]
+    assert '"event": "scanned"' not in restart["journal"]
+    assert _gaps(facts) == _gaps(life["delivered_after_kill"])
+
+
 def test_a_stop_takes_at_most_twenty_seconds(life) -> None:
     assert life["stop"]["status"] == 0
     assert life["stop"]["seconds"] < STOP_SECONDS_MAX
@@ -102,3 +128,8 @@ def test_an_invalid_configuration_is_not_tried_again_and_again(life) -> None:
     assert life["bad_start"]["status"] != 0
     after = life["after_bad_start"]
     assert (after["ActiveState"], after["ExecMainStatus"]) == ("failed", EXIT_CONFIGURATION)
+
+
+def _gaps(facts: dict[str, Any]) -> list[dict[str, Any]]:
+    (source,) = json.loads(facts["points"])["sources"]
+    return source["gaps"]
