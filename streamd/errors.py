@@ -203,6 +203,46 @@ class KeyRejected(PermanentError):
     remedy = "this host may not read the vault: use a key file with the full role, or the kit"
 
 
+class HostWriteOnly(KeyRejected):
+    """The host's key file has no private keys: it writes to the vault and cannot read it."""
+
+    code = "host-write-only"
+    exit_code = ExitCode.REFUSED
+    remedy = "repeat the command with --kit FILE, or work on a host with the full role"
+
+
+class KitInvalid(PermanentError):
+    """A recovery kit is none, is damaged, or belongs to another vault."""
+
+    code = "kit-invalid"
+    exit_code = ExitCode.CONFIGURATION
+    remedy = "name the file that streamd init wrote, or another copy of it"
+
+
+class SecretUnusable(PermanentError):
+    """A passphrase, key file or recovery code that cannot be used as one, or none was given."""
+
+    code = "secret-unusable"
+    exit_code = ExitCode.USAGE
+    remedy = "give it in a file: --code-file, --passphrase-file or --key-file"
+
+
+class KeysChanged(PermanentError):
+    """The vault's key ring is newer than this host's key file, or changed at the same moment."""
+
+    code = "keys-changed"
+    exit_code = ExitCode.POLICY
+    remedy = "repeat the command with --kit FILE: the kit opens the newest ring"
+
+
+class LastSlot(PermanentError):
+    """Without this slot nothing would open the key ring any more."""
+
+    code = "last-slot"
+    exit_code = ExitCode.POLICY
+    remedy = "add another slot first: streamd key add"
+
+
 class FormatUnsupported(PermanentError):
     """The vault needs a newer streamd."""
 

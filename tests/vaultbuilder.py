@@ -50,7 +50,8 @@ from streamd.model.record import (
 )
 from streamd.storage.memory import MemoryBlobStore
 from streamd.storage.port import BlobName, BlobStore
-from streamd.vault.vault import Vault, new_host_key, utc_text
+from streamd.vault.documents import utc_text
+from streamd.vault.vault import Vault, new_host_key
 from streamd.vault.writer import VaultWriter
 
 START_US = 1_760_000_000_000_000

@@ -90,6 +90,18 @@ def note(text: str) -> None:
         sys.stderr.write(text + "\n")
 
 
+def has_terminal() -> bool:
+    """Return whether a person is there to be shown and asked something."""
+    return not is_json() and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def host_name() -> str:
+    """Return this host's name, for certificates."""
+    import socket
+
+    return socket.gethostname()
+
+
 def run_async(work: Coroutine[Any, Any, T]) -> T:
     """Return the result of `work`, run on a new event loop."""
     import asyncio

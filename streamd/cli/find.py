@@ -182,6 +182,8 @@ async def spans(
                     watch.set(record.key, record.value)
                 elif record.op == Op.DEL:
                     watch.delete(record.key)
+                elif record.op == Op.RESET:
+                    watch.forget()
         for span in watch.settle(step.at_us):
             yield span
     for span in watch.rest():

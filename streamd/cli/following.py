@@ -112,7 +112,9 @@ class _Follower:
         """Apply a commit, and return what it did to the path."""
         gaps = [self._gap(record) for record in step.records if record.op == Op.GAP]
         found = [gap for gap in gaps if gap is not None]
-        changes = [record for record in step.records if record.op in (Op.SET, Op.DEL)]
+        changes = [record for record in step.records if record.op in (Op.SET, Op.DEL, Op.RESET)]
+        if any(record.op == Op.RESET for record in changes):
+            return found + self._begun_anew(step.at_us, changes)
         self._remember_names(changes)
         if all(record.key not in self._sight.keys for record in changes):
             self._pending.extend(changes)
@@ -133,6 +135,18 @@ class _Follower:
         self._flush()
         before, self._sight = self._sight, self._look()
         return found + self._compared(step.at_us, before, touched, stood, is_known)
+
+    def _begun_anew(self, at_us: int, changes: list[Record]) -> list[Happening]:
+        """Forget everything and go on: what is still there appears again as it is captured."""
+        self._pending = changes
+        self._flush()
+        self._elsewhere.clear()
+        before, self._sight = self._sight, self._look()
+        if before.version is None and self._sight.version is None:
+            return []
+        if self._sight.version is None:
+            return [Happening(at_us, "absent")]
+        return [Happening(at_us, "appeared", (), self._sight.version, True)]
 
     def _flush(self) -> None:
         self._state.apply(self._pending, check=False)

@@ -139,6 +139,24 @@ def load_host_key(path: str) -> HostKey:
         return decode_host_key(file.read(_KEY_FILE_SIZE_MAX), path)
 
 
+def open_reading_store(config: Config) -> BlobStore:
+    """Return a store to read the configured vault from, on any machine: a local copy is optional.
+
+    Raises ConfigInvalid, SecretUnreadable.
+    """
+    local = config.local
+    if config.vault.directory is not None or (local is not None and os.path.isdir(local.path)):
+        return open_stores(config).reading
+    clock = SystemClock()
+    return RetryingBlobStore(
+        MeteredBlobStore(_azure(config), _Silent(), clock),
+        Backoff(),
+        clock,
+        SystemEntropy(),
+        give_up_after_seconds=READ_GIVE_UP_SECONDS,
+    )
+
+
 async def open_vault_of(config: Config, stores: Stores) -> Vault:
     """Open the configured vault over `stores.reading`.
 

@@ -18,7 +18,7 @@ from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
 from streamd.format import crypto, envelope, layout, wire
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import Header, Kind, SectionDraft, Signer
+from streamd.format.envelope import Header, Kind, SectionDraft, Signer, VerifyKey
 from streamd.format.keys import KeyChain, KeySource, Session
 from streamd.format.pack import EncodedObject
 from streamd.model.ids import SourceId
@@ -131,7 +131,7 @@ def encode_checkpoint(
 
 
 def decode_checkpoint(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> CheckpointRoot:
     """Parse and authenticate a root. Raises VaultDamaged, KeyRejected."""
     envelope.verify_signature(data, verify_key)

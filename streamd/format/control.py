@@ -19,7 +19,7 @@ from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, wire
 from streamd.format.checkpoint import JournalMark
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import Header, Kind, SectionDraft, Signer
+from streamd.format.envelope import Header, Kind, SectionDraft, Signer, VerifyKey
 from streamd.format.keys import KeyChain, KeySource, index_source
 from streamd.format.pack import EncodedObject
 from streamd.format.segment import FIRST_PREVIOUS
@@ -74,7 +74,7 @@ def encode_epoch(
     return EncodedObject(layout.epoch_name(keys.domain, keys.writer, record.epoch), data)
 
 
-def decode_epoch(data: Buffer, verify_key: bytes) -> EpochRecord:
+def decode_epoch(data: Buffer, verify_key: VerifyKey) -> EpochRecord:
     """Parse and authenticate an epoch record. Raises VaultDamaged."""
     envelope.verify_signature(data, verify_key)
     header = envelope.parse(data, Kind.EPOCH).header
@@ -136,7 +136,7 @@ def _list(  # noqa: PLR0917 - private, called twice above
 
 
 def decode_condemned(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> Condemned:
     """Parse and authenticate a condemn list. Raises VaultDamaged."""
     envelope.verify_signature(data, verify_key)
@@ -148,7 +148,7 @@ def decode_condemned(
 
 
 def decode_finalised(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> Finalised:
     """Parse and authenticate a final list. Raises VaultDamaged."""
     envelope.verify_signature(data, verify_key)

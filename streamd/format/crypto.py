@@ -10,7 +10,7 @@ from enum import IntEnum
 from typing import Final
 
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -42,6 +42,9 @@ class Kem(IntEnum):
 
     X25519 = 1
     MLKEM768_X25519 = 2  # post-quantum hybrid, the default
+
+
+KEM_NAMES: Final = {Kem.X25519: "x25519", Kem.MLKEM768_X25519: "mlkem768-x25519"}
 
 
 def digest(data: Buffer) -> bytes:
@@ -101,6 +104,32 @@ def generate_private(kem: Kem) -> bytes:
     return mlkem.MLKEM768PrivateKey.generate().private_bytes_raw() + curve
 
 
+def private_from(kem: Kem, secret: bytes, info: bytes) -> bytes:
+    """Return the private key, in its stored form, that follows from a secret."""
+    size = KEY_SIZE if kem is Kem.X25519 else _MLKEM_SEED_SIZE + KEY_SIZE
+    return derive(secret, salt=b"", info=info, size=size)
+
+
+def has_kem(kem: Kem) -> bool:
+    """Say whether the library here can seal with `kem`; not every build of it has ML-KEM."""
+    try:
+        public_of(kem, private_from(kem, bytes(KEY_SIZE), b""))
+    except UnsupportedAlgorithm:
+        return False
+    return True
+
+
+def best_kem() -> Kem:
+    """Return the strongest KEM that the library here has: what a new vault uses."""
+    return Kem.MLKEM768_X25519 if has_kem(Kem.MLKEM768_X25519) else Kem.X25519
+
+
+def check_kem(kem: Kem) -> None:
+    """Raise FormatUnsupported unless the library here can seal and open with `kem`."""
+    if not has_kem(kem):
+        raise FormatUnsupported(f"the vault seals with {KEM_NAMES[kem]}, unknown to the library")
+
+
 def public_of(kem: Kem, private: bytes) -> bytes:
     """Return the public key of `private`, in its stored form."""
     if kem is Kem.X25519:
@@ -108,6 +137,12 @@ def public_of(kem: Kem, private: bytes) -> bytes:
     seed, curve = private[:_MLKEM_SEED_SIZE], private[_MLKEM_SEED_SIZE:]
     lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
     return lattice + public_of(Kem.X25519, curve)
+
+
+def check_public(kem: Kem, public: bytes) -> None:
+    """Raise VaultDamaged unless `public` can be a public key of that KEM."""
+    if len(public) != KEY_SIZE + (0 if kem is Kem.X25519 else _MLKEM_PUBLIC_SIZE):
+        raise VaultDamaged("a public key has the wrong size")
 
 
 def _suite(kem: Kem) -> hpke.Suite:

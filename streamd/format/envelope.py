@@ -291,8 +291,23 @@ def _check_sections(sections: Sequence[Section], start: int) -> None:
         raise VaultDamaged("the object is longer than the format allows")
 
 
-def verify_signature(data: Buffer, verify_key: bytes) -> bytes:
-    """Return the object's hash (for the chain) if it is whole and signed. Raises VaultDamaged."""
+@dataclass(frozen=True, slots=True)
+class CertifiedKey:
+    """A public key that the admin vouches for, up to an instant (0: without end)."""
+
+    public: bytes
+    revoked_from_us: int = 0
+
+
+WriterKeys = tuple[CertifiedKey, ...]  # of one writer: the one in use, and those before it
+VerifyKey = bytes | WriterKeys
+
+
+def verify_signature(data: Buffer, verify_key: VerifyKey) -> bytes:
+    """Return the object's hash (for the chain) if it is whole and signed. Raises VaultDamaged.
+
+    With a writer's keys, any of them is good that was not revoked when the object was made.
+    """
     view = memoryview(data)
     if len(view) < HEADER_AT + TRAILER_SIZE or bytes(view[-4:]) != TRAILER_MAGIC:
         raise VaultDamaged("the object is cut off")
@@ -300,9 +315,18 @@ def verify_signature(data: Buffer, verify_key: bytes) -> bytes:
     signature = bytes(view[-TRAILER_SIZE + crypto.HASH_SIZE : -4])
     if crypto.digest(view[:-TRAILER_SIZE]) != hashed:
         raise VaultDamaged("the object does not match its hash")
-    if not crypto.is_signed(verify_key, signature, _SIGNED_CONTEXT + hashed):
-        raise VaultDamaged("the object is not signed by its writer")
-    return hashed
+    keys = (CertifiedKey(verify_key),) if isinstance(verify_key, bytes) else verify_key
+    for key in keys:
+        if crypto.is_signed(key.public, signature, _SIGNED_CONTEXT + hashed):
+            if key.revoked_from_us and _created_us(view) >= key.revoked_from_us:
+                raise VaultDamaged("the object is signed with a key that was revoked by then")
+            return hashed
+    raise VaultDamaged("the object is not signed by its writer")
+
+
+def _created_us(view: memoryview) -> int:
+    body = bytes(view[HEADER_AT : header_end(view)])
+    return wire.decode(_HEADER, body, "the header").t
 
 
 def signed_hash(data: Buffer) -> bytes:

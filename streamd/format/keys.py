@@ -19,7 +19,7 @@ from typing import Final
 import msgspec
 
 from streamd.effects import Entropy
-from streamd.errors import KeyFileInvalid, KeyRejected
+from streamd.errors import HostWriteOnly, KeyFileInvalid, KeyRejected
 from streamd.format import crypto, wire
 from streamd.format.crypto import AeadSuite
 from streamd.model.ids import ID_SIZE, DomainId, SourceId, VaultId, WriterId
@@ -61,7 +61,24 @@ class PublicRing(msgspec.Struct, frozen=True, kw_only=True):
     admin: bytes  # Ed25519
 
 
-class PrivateRing(msgspec.Struct, frozen=True, kw_only=True):
+class SlotKey(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to open the key ring: how its secret is stretched, and the public key that follows.
+
+    Kept inside the ring, so that whoever opened it can seal the next ring to every slot without
+    their secrets, and nobody who holds less can add a slot.
+    """
+
+    kind: str  # passphrase, key-file, recovery-code
+    label: str
+    created: str  # RFC 3339
+    iterations: int
+    lanes: int
+    memory_kib: int
+    salt: bytes
+    public: bytes
+
+
+class PrivateRing(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything that reads the vault: every generation of private keys, and the domain secrets."""
 
     kem: int
@@ -69,6 +86,8 @@ class PrivateRing(msgspec.Struct, frozen=True, kw_only=True):
     data: dict[int, bytes]
     admin: bytes
     domains: dict[str, bytes]  # domain id in text -> domain secret
+    edition: int = 0  # counts the rings of a vault; 0: made before rings were counted
+    slots: dict[str, SlotKey] = {}  # slot id -> slot
 
 
 class HostKey(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,6 +187,12 @@ def index_source(domain: DomainId) -> KeySource:
     return KeySource(AeadSuite.AES256GCM, 0, Role.INDEX, 0, domain[:SESSION_ID_SIZE], b"")
 
 
+def _private_keys(host: HostKey) -> Mapping[int, Mapping[int, bytes]]:
+    if host.private is None:
+        return {}
+    return {Role.META: host.private.meta, Role.DATA: host.private.data}
+
+
 class KeyChain:
     """Finds the secret behind a key table row, as far as this host's keys go.
 
@@ -179,14 +204,27 @@ class KeyChain:
 
     def __init__(self, host: HostKey) -> None:
         self.host = host
+        self.public = host.public  # what new sessions are sealed to
         self.vault = VaultId(host.vault)
         self.domain = DomainId(host.domain)
         self.writer = WriterId(host.writer)
         self.domain_keys = domain_keys(host.domain_secret)
-        self._private: Mapping[int, Mapping[int, bytes]] = {}
-        if host.private is not None:
-            self._private = {Role.META: host.private.meta, Role.DATA: host.private.data}
+        self._private: Mapping[int, Mapping[int, bytes]] = _private_keys(host)
         self._secrets: dict[KeySource, bytes] = {}
+
+    def adopt(self, host: HostKey) -> None:
+        """Go on with a changed key file of the same writer: signing key, role, key pairs."""
+        assert (host.vault, host.domain, host.writer) == (self.vault, self.domain, self.writer)
+        if not host.is_full and self.host.is_full:
+            self._secrets.clear()  # what the private keys opened must not stay readable
+        self.host = host
+        self._private = _private_keys(host)
+        self.follow(host.public)
+
+    def follow(self, public: PublicRing) -> None:
+        """Seal new sessions to these keys from now on, unless they are older than ours."""
+        if public.generation > self.public.generation:
+            self.public = public
 
     def remember(self, session: Session) -> None:
         """Keep a session of our own."""
@@ -200,6 +238,8 @@ class KeyChain:
         if known is not None:
             return known
         private = self._private.get(source.role, {}).get(source.generation)
+        if private is None and not self._private:
+            raise HostWriteOnly("this host may write to the vault and not read it")
         if private is None:
             raise KeyRejected("this host's key file has no private key for this part of the vault")
         info = _sealing_info(self.vault, source.role, source.generation, source.session)

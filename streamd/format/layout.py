@@ -67,6 +67,14 @@ def ring_name(generation: int, unique: bytes) -> str:
     return f"{RING_PREFIX}{generation:04x}-{to_text(unique)}"
 
 
+def parse_ring_name(name: str) -> int | None:
+    """Return the edition if `name` has the form of a key ring's name, else None."""
+    edition, _, unique = name.removeprefix(RING_PREFIX).partition("-")
+    if not name.startswith(RING_PREFIX) or _id(unique, UNIQUE_SIZE) is None:
+        return None
+    return _hex(edition, 4)
+
+
 def slot_name(slot: bytes) -> str:
     return SLOT_PREFIX + to_text(slot)
 

@@ -22,7 +22,15 @@ from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, wire
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import UNSEALED, Envelope, Header, Kind, SectionDraft, Signer
+from streamd.format.envelope import (
+    UNSEALED,
+    Envelope,
+    Header,
+    Kind,
+    SectionDraft,
+    Signer,
+    VerifyKey,
+)
 from streamd.format.frame import SealedBatch, encode_table
 from streamd.format.keys import KeyChain, KeySource, Role, Session, index_source
 from streamd.format.layout import JournalPosition
@@ -133,7 +141,7 @@ def encode_segment(
     return EncodedObject(layout.segment_name(keys.domain, keys.writer, draft.position), data)
 
 
-def decode_segment(data: Buffer, verify_key: bytes) -> Segment:
+def decode_segment(data: Buffer, verify_key: VerifyKey) -> Segment:
     """Parse and authenticate a whole segment. Raises VaultDamaged."""
     hashed = envelope.verify_signature(data, verify_key)
     parsed = envelope.parse(data, Kind.SEGMENT)

@@ -14,6 +14,7 @@ import msgspec
 from streamd.errors import FormatUnsupported, VaultDamaged
 from streamd.format import crypto, wire
 from streamd.format.envelope import MAJOR
+from streamd.format.keys import PublicRing
 
 FORMAT: Final = "streamd-vault"
 _CONTEXT: Final = b"streamd/v1/json|"
@@ -37,7 +38,16 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     maintain: tuple[str, ...] = ()
 
 
-class VaultConfig(msgspec.Struct, frozen=True, kw_only=True):
+class PublicKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What hosts seal to from now on, in hex; they follow a newer generation by themselves."""
+
+    kem: int
+    generation: int
+    meta: str
+    data: str
+
+
+class VaultConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a person with nothing else needs to know about a vault."""
 
     format: str
@@ -50,6 +60,8 @@ class VaultConfig(msgspec.Struct, frozen=True, kw_only=True):
     domains: dict[str, tuple[str, ...]]  # domain id -> writer ids
     admin_public: str  # hex
     specification: str  # where the format is described
+    public: PublicKeys | None = None
+    ring: str = ""  # object name of the key ring in force
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +103,41 @@ def decode_signed(data: bytes, admin_public: bytes, kind: type[T]) -> T:
     if not crypto.is_signed(admin_public, bytes.fromhex(signed.sig), _CONTEXT + raw):
         raise VaultDamaged("a signed document is not signed by the vault's admin key")
     return wire.decode(msgspec.json.Decoder(kind), raw, "a signed document")
+
+
+def decode_unsigned(data: bytes, kind: type[T]) -> T:
+    """Parse signed JSON without believing it: for what finds a key first. Raises VaultDamaged."""
+    signed = wire.decode(_SIGNED, data, "a signed document")
+    return wire.decode(msgspec.json.Decoder(kind), bytes(signed.body), "a signed document")
+
+
+def published(public: PublicRing) -> PublicKeys:
+    """Return the public keys as the configuration shows them."""
+    return PublicKeys(
+        kem=public.kem,
+        generation=public.generation,
+        meta=public.meta.hex(),
+        data=public.data.hex(),
+    )
+
+
+def public_ring(config: VaultConfig, pinned: PublicRing) -> PublicRing:
+    """Return the public keys in force: those of the configuration unless `pinned` are newer.
+
+    Raises VaultDamaged if the configuration's do not parse; the admin key is the pinned one.
+    """
+    shown = config.public
+    if shown is None or shown.generation <= pinned.generation:
+        return pinned
+    try:
+        meta, data = bytes.fromhex(shown.meta), bytes.fromhex(shown.data)
+    except ValueError as error:
+        raise VaultDamaged("the public keys of the configuration do not parse") from error
+    crypto.check_public(crypto.kem_of(shown.kem), meta)
+    crypto.check_public(crypto.kem_of(shown.kem), data)
+    return PublicRing(
+        kem=shown.kem, generation=shown.generation, meta=meta, data=data, admin=pinned.admin
+    )
 
 
 def check_supported(config: VaultConfig, features: tuple[str, ...]) -> None:

@@ -25,6 +25,7 @@ class Op(IntEnum):
     STATE = 7  # value is a StateSum: what replay must arrive at
     SEAL = 8  # the last record of an epoch: value says why
     NOTE = 9
+    RESET = 10  # the source's state is empty from here on: value says why
 
 
 NO_SOURCE: Final = -1  # source_ix of records that concern the writer, not a source

@@ -14,11 +14,12 @@ from streamd.restore.existing import Survey, Surveyor, differing_runs
 from streamd.restore.fetch import Fetch, Progress
 from streamd.restore.plan import OnConflict, PlannedFile, Planner, Refused, RestorePlan
 from streamd.restore.target import Notes, Target, open_target, stop_if_full
+from streamd.vault.documents import utc_text
 from streamd.vault.journal_reader import Damage
 from streamd.vault.parallel import in_thread
 from streamd.vault.state_reader import StateReader
 from streamd.vault.tree_state import TreeState
-from streamd.vault.vault import Vault, utc_text
+from streamd.vault.vault import Vault
 
 _EXPAND_BATCH: Final = 1000
 _SPARE_BYTES: Final = 1024 * 1024

@@ -24,10 +24,11 @@ from streamd.model.ids import SourceId, WriterId, to_text
 from streamd.model.record import NO_SOURCE, SOURCE_KEY, Gap, Mark, Op, Record
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader
+from streamd.vault.documents import utc_text
 from streamd.vault.journal_reader import Damage, JournalReader, SegmentHead
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.tree_state import TreeState
-from streamd.vault.vault import Vault, utc_text
+from streamd.vault.vault import Vault
 
 _GAP: Final = msgspec.msgpack.Decoder(Gap)
 _MARK: Final = msgspec.msgpack.Decoder(Mark)

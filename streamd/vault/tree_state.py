@@ -41,6 +41,7 @@ _STATE: Final = msgspec.msgpack.Decoder(StateSum)
 _SET: Final = int(Op.SET)
 _DEL: Final = int(Op.DEL)
 _STATE_OP: Final = int(Op.STATE)
+_RESET: Final = int(Op.RESET)
 _SLASH: Final = b"/"
 
 
@@ -131,6 +132,9 @@ class TreeState:
                 pending[record.key] = record.value
             elif record.op == _DEL:
                 pending[record.key] = None
+            elif record.op == _RESET:
+                pending = {}
+                self._empty()
             elif record.op == _STATE_OP and check:
                 self._flush(pending)
                 pending = {}
@@ -145,6 +149,10 @@ class TreeState:
         if stated != self.state:
             raise VaultDamaged("the replayed state is not the one that was recorded")
         self.sums_checked += 1
+
+    def _empty(self) -> None:
+        self._db.execute("DELETE FROM row")
+        self._total = self._count = 0
 
     def _flush(self, pending: dict[bytes, bytes | None]) -> None:
         if not pending:

@@ -5,39 +5,37 @@ creating leaves nothing that looks like a vault. Opening checks the configuratio
 against the admin key that the host's key file pins, so a vault cannot be swapped for another.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TypeVar
 
-from streamd.effects import MICROSECONDS, Clock, Entropy
-from streamd.errors import (
-    BlobNotFound,
-    KeyFileInvalid,
-    KeyRejected,
-    StreamdError,
-    VaultDamaged,
-    VaultExists,
-    VaultMissing,
-)
-from streamd.format import crypto, keys, layout, ring
+import msgspec
+
+from streamd.effects import Clock, Entropy
+from streamd.errors import KeyFileInvalid, VaultExists, VaultMissing
+from streamd.format import crypto, keys, layout, ring, slots
 from streamd.format.crypto import Kem
-from streamd.format.envelope import MAJOR, KeySigner
+from streamd.format.envelope import MAJOR, KeySigner, WriterKeys
 from streamd.format.keys import HostKey, KeyChain, PrivateRing, PublicRing
+from streamd.format.kit import Kit
 from streamd.format.vault_config import (
     FORMAT,
-    Certificate,
     Features,
     Suite,
     VaultConfig,
     check_supported,
-    decode_signed,
     encode_signed,
+    public_ring,
+    published,
 )
 from streamd.model.ids import ID_SIZE, DomainId, VaultId, WriterId, from_text, to_text
 from streamd.storage.port import BlobName, BlobStore
-
-T = TypeVar("T", VaultConfig, Certificate)
+from streamd.vault.documents import (
+    certificates,
+    new_certificate,
+    newest_config,
+    utc_text,
+    writer_keys,
+)
+from streamd.vault.keyring import draft_ring
 
 README_TEXT = """This is a vault of streamd: continuous, encrypted, deduplicated protection of
 files.
@@ -46,7 +44,6 @@ Everything here is immutable; do not rename, edit or delete objects. To restore 
 a key file of the host, or the recovery kit that was written when the vault was made. The format
 is described in docs/format.md of the streamd project.
 """
-_KEM_NAMES = {Kem.X25519: "x25519", Kem.MLKEM768_X25519: "mlkem768-x25519"}
 _SPECIFICATION = "docs/format.md of the streamd release that created this vault"
 
 
@@ -65,7 +62,7 @@ class Vault:
     store: BlobStore
     keys: KeyChain
     config: VaultConfig
-    verify_keys: dict[WriterId, bytes]  # Ed25519 public keys of the domain's writers
+    verify_keys: dict[WriterId, WriterKeys]  # of the domain's writers
 
     @property
     def signer(self) -> KeySigner:
@@ -76,11 +73,6 @@ class Vault:
     def identity(self) -> bytes:
         """Vault id and domain id: what frames are bound to."""
         return self.keys.vault + self.keys.domain
-
-
-def utc_text(at_us: int) -> str:
-    """Return an instant as RFC 3339, whole seconds, UTC."""
-    return datetime.fromtimestamp(at_us // MICROSECONDS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def new_host_key(kem: Kem, entropy: Entropy) -> HostKey:
@@ -124,48 +116,102 @@ async def create_vault(
     A caller that must survive a crash half-way draws `host_key` and `recovery_code` itself, makes
     them durable first, and repeats the call with them: what the first attempt left is harmless.
     """
-    async for _ in store.scan(layout.CONFIG_PREFIX):
-        raise VaultExists("there is a vault at this place already")
     host = host_key or new_host_key(kem, entropy)
+    code = recovery_code or slots.new_recovery_code(entropy)
+    if host.private is None or not host.private.slots:
+        host = with_recovery_code(host, code, clock=clock, entropy=entropy)
+    prepared = prepare_vault(host, host_name=host_name, now_us=clock.now_us(), entropy=entropy)
+    await put_keys(store, prepared)
+    await put_config(store, prepared)
+    return CreatedVault(host, code)
+
+
+def with_recovery_code(host: HostKey, code: str, *, clock: Clock, entropy: Entropy) -> HostKey:
+    """Return a full host's keys with one slot: the recovery code's."""
     assert host.private is not None, "only a full host can create a vault"
-    code = recovery_code or ring.new_recovery_code(entropy)
-    now_us, admin = clock.now_us(), KeySigner(host.private.admin)
-    kek = entropy.token(crypto.KEY_SIZE)
-    slot_name, slot = ring.new_code_slot(host.vault, kek, code, entropy)
-    content = ring.RingContent(private=host.private, public=host.public)
-    sealed = ring.encode_ring(
-        content, kek, vault=host.vault, now_us=now_us, signer=admin, entropy=entropy
+    slot_id, slot = slots.new_slot_key(
+        slots.Secret(slots.SlotKind.RECOVERY_CODE, code.encode()),
+        crypto.kem_of(host.public.kem),
+        label="recovery kit",
+        created=utc_text(clock.now_us()),
+        entropy=entropy,
     )
-    assert ring.decode_ring(sealed.data, ring.open_slot(slot, host.vault, code)) == content
-    writer, domain = WriterId(host.writer), DomainId(host.domain)
-    certificate = Certificate(
-        vault=to_text(host.vault),
-        domain=to_text(domain),
-        writer=to_text(writer),
+    private = msgspec.structs.replace(host.private, slots={slot_id: slot}, edition=1)
+    return msgspec.structs.replace(host, private=private)
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedVault:
+    """The first objects of a vault, in the order of putting them, and what the kit needs."""
+
+    objects: tuple[tuple[str, bytes], ...]
+    kit: Kit  # without address and code
+
+
+def prepare_vault(host: HostKey, *, host_name: str, now_us: int, entropy: Entropy) -> PreparedVault:
+    """Make the first objects of a vault. Pure: nothing is put."""
+    assert host.private is not None, "only a full host can create a vault"
+    writer, domain, vault = WriterId(host.writer), DomainId(host.domain), VaultId(host.vault)
+    content = ring.RingContent(private=host.private, public=host.public)
+    drafted = draft_ring(host.vault, content, now_us=now_us, entropy=entropy)
+    assert ring.decode_ring(drafted.ring[1], drafted.kek, vault=host.vault) == content
+    certificate = new_certificate(
+        vault=vault,
+        domain=domain,
+        writer=writer,
         number=0,
-        public=crypto.verify_key_of(host.signing_key).hex(),
+        signing_key=host.signing_key,
         host=host_name,
-        created=utc_text(now_us),
+        now_us=now_us,
     )
     config = VaultConfig(
         format=FORMAT,
         major=MAJOR,
-        id=to_text(host.vault),
+        id=to_text(vault),
         created=utc_text(now_us),
         number=0,
-        suite=Suite(kem=_KEM_NAMES[Kem(host.public.kem)]),
+        suite=Suite(kem=crypto.KEM_NAMES[Kem(host.public.kem)]),
         features=Features(),
         domains={to_text(domain): (to_text(writer),)},
         admin_public=host.public.admin.hex(),
         specification=_SPECIFICATION,
+        public=published(host.public),
+        ring=drafted.ring[0],
     )
-    certificate_name = layout.certificate_name(writer, 0)
-    await store.put(BlobName(layout.README), README_TEXT.encode())
-    await store.put(BlobName(sealed.name), sealed.data)
-    await store.put(BlobName(slot_name), slot)
-    await store.put(BlobName(certificate_name), encode_signed(certificate, host.private.admin))
-    await store.put(BlobName(layout.config_name(0)), encode_signed(config, host.private.admin))
-    return CreatedVault(host, code)
+    admin = host.private.admin
+    slot_id, (_, slot) = next(iter(drafted.slots.items()))
+    return PreparedVault(
+        objects=(
+            (layout.README, README_TEXT.encode()),
+            drafted.ring,
+            *drafted.slots.values(),
+            (layout.certificate_name(writer, 0), encode_signed(certificate, admin)),
+            (layout.config_name(0), encode_signed(config, admin)),
+        ),
+        kit=Kit(
+            vault=host.vault,
+            url="",
+            admin=host.public.admin,
+            slot_id=slot_id,
+            created=utc_text(now_us),
+            slot=slot,
+            ring=drafted.ring[1],
+        ),
+    )
+
+
+async def put_keys(store: BlobStore, prepared: PreparedVault) -> None:
+    """Put all of a vault's first objects but the configuration. Raises VaultExists."""
+    async for _ in store.scan(layout.CONFIG_PREFIX):
+        raise VaultExists("there is a vault at this place already")
+    for name, data in prepared.objects[:-1]:
+        await store.put(BlobName(name), data)
+
+
+async def put_config(store: BlobStore, prepared: PreparedVault) -> None:
+    """Put the first configuration: now it is a vault."""
+    name, data = prepared.objects[-1]
+    await store.put(BlobName(name), data)
 
 
 async def open_vault(store: BlobStore, host_key: HostKey, *, url: str = "") -> Vault:
@@ -174,59 +220,28 @@ async def open_vault(store: BlobStore, host_key: HostKey, *, url: str = "") -> V
     Raises VaultMissing, KeyFileInvalid when the key file is another vault's, VaultDamaged,
     FormatUnsupported, and what the store raises.
     """
-    names = [info.name async for info in store.scan(layout.CONFIG_PREFIX)]
-    if not names:
+    config = await newest_config(store, host_key.public.admin)
+    if config is None:
         raise VaultMissing(f"there is no vault at {url or 'this place'}", url=url)
-    admin = host_key.public.admin
-    config = await _newest(store, names, admin, VaultConfig, layout.config_name)
     if config.id != to_text(host_key.vault):
         raise KeyFileInvalid("the key file belongs to another vault", path="vault.key_file")
     check_supported(config, config.features.read)
-    verify_keys: dict[WriterId, bytes] = {}
-    for writer_text in config.domains.get(to_text(host_key.domain), ()):
+    vault = Vault(store, KeyChain(host_key), config, {})
+    await follow(vault, store, config)
+    crypto.check_kem(crypto.kem_of(vault.keys.public.kem))
+    return vault
+
+
+async def follow(vault: Vault, store: BlobStore, config: VaultConfig) -> None:
+    """Believe what the newest configuration says about public keys and writers from now on."""
+    keys = vault.keys
+    keys.follow(public_ring(config, keys.public))
+    for writer_text in config.domains.get(to_text(keys.domain), ()):
         writer = WriterId(from_text(writer_text))
-        verify_keys[writer] = await _verify_key(store, writer, host_key)
-    return Vault(store, KeyChain(host_key), config, verify_keys)
-
-
-async def _newest(
-    store: BlobStore,
-    names: Sequence[BlobName],
-    admin: bytes,
-    kind: type[T],
-    name_of: Callable[[int], str],
-) -> T:
-    """Return the highest-numbered document that the admin signed for that very name.
-
-    Anybody who can add an object can add one with a higher number: what does not verify is passed
-    over. Raises the first failure if none does.
-    """
-    failure: StreamdError | None = None
-    for name in sorted(names, reverse=True):
-        try:
-            document = decode_signed(await store.get(name), admin, kind)
-        except (VaultDamaged, BlobNotFound) as error:
-            failure = failure or error
-            continue
-        if name_of(document.number) == name:
-            return document
-        failure = failure or VaultDamaged(f"{name} stands under another document's name")
-    raise failure or BlobNotFound("a signed document is missing", name=name_of(0))
-
-
-async def _verify_key(store: BlobStore, writer: WriterId, host_key: HostKey) -> bytes:
-    names = [info.name async for info in store.scan(layout.certificate_prefix(writer))]
-    certificate = await _newest(
-        store,
-        names,
-        host_key.public.admin,
-        Certificate,
-        lambda number: layout.certificate_name(writer, number),
-    )
-    expected = (to_text(writer), to_text(host_key.domain), to_text(host_key.vault))
-    if (certificate.writer, certificate.domain, certificate.vault) != expected:
-        raise KeyRejected("a certificate stands under another writer's name")
-    return bytes.fromhex(certificate.public)
+        found = await certificates(
+            store, writer, vault=keys.vault, domain=keys.domain, admin=keys.host.public.admin
+        )
+        vault.verify_keys[writer] = writer_keys(found)
 
 
 def vault_id_of(config: VaultConfig) -> VaultId:

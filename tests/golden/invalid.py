@@ -11,6 +11,7 @@ import lz4.block
 import msgspec
 import zstandard
 from golden.forge import Forged, forge, header_fields, prefixed, sign
+from golden.keyring import invalid_keys
 from golden.materials import (
     ADMIN,
     DOMAIN,
@@ -452,12 +453,16 @@ def _runs() -> Iterator[tuple[str, str, bytes, str, str]]:
         yield label, "history", history_with(rows, **change), "VaultDamaged", why
 
 
+def _keys() -> Iterator[tuple[str, str, bytes, str, str]]:
+    return invalid_keys({name: each.data for name, each in specimens().items()})
+
+
 def invalid_objects() -> list[Invalid]:
     """Build every invalid vector."""
     found = []
-    for part in (_envelopes, _sections, _packs, _documents, _runs):
+    for part in (_envelopes, _sections, _packs, _documents, _runs, _keys):
         for label, reader, data, error, why in part():
-            ending = "json" if data[:1] == b"{" else "bin"
+            ending = "json" if data[:1] == b"{" else "txt" if reader == "kit" else "bin"
             name = layout.pack_name(DOMAIN, bytes(32)) if reader == "pack" else ""
             found.append(Invalid(f"{label}.{ending}", reader, name, data, error, why))
     assert len({each.file for each in found}) == len(found)

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from golden.invalid import invalid_objects  # noqa: E402 - the path comes first
+from golden.keyring import KEK_2, SECRETS  # noqa: E402
 from golden.materials import (  # noqa: E402
     ADMIN_KEY,
     DOMAIN,
@@ -40,6 +41,7 @@ from streamd.format import chunklist, crypto, envelope, state_sum  # noqa: E402
 from streamd.format.chunker import Cutter  # noqa: E402
 from streamd.format.frame import frame_aad  # noqa: E402
 from streamd.format.keys import domain_keys  # noqa: E402
+from streamd.format.slots import SlotKind  # noqa: E402
 
 # libraries whose output bytes may change with their version although every version reads them all
 ENCODERS = ("lz4", "zstandard", "msgspec", "cryptography", "pyfastcdc")
@@ -63,8 +65,13 @@ def keys_used() -> dict[str, str]:
         "meta_private_mlkem768_x25519": private_key(Kem.MLKEM768_X25519, "META"),
         "data_private_mlkem768_x25519": private_key(Kem.MLKEM768_X25519, "DATA"),
         "data_private_x25519": private_key(Kem.X25519, "DATA"),
+        "key_encryption_key_2": KEK_2,
+        "slot_key_file": SECRETS[SlotKind.KEY_FILE],
     }
-    return {name: value.hex() for name, value in found.items()} | {"recovery_code": RECOVERY_CODE}
+    return {name: value.hex() for name, value in found.items()} | {
+        "recovery_code": RECOVERY_CODE,
+        "passphrase": SECRETS[SlotKind.PASSPHRASE].decode(),
+    }
 
 
 def derivations() -> dict[str, Any]:

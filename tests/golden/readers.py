@@ -4,11 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from golden import keyring
 from golden.materials import (
     ADMIN_PUBLIC,
     IDENTITY,
     KEK,
-    RECOVERY_CODE,
     VAULT,
     WRITER_PUBLIC,
     key_chain,
@@ -148,7 +148,9 @@ READERS: dict[str, Callable[[bytes, str], object]] = {
     "index-manifest": lambda data, _: as_json(decode_manifest(data, WRITER_PUBLIC, _secret_for)),
     "history": lambda data, _: _history(data),
     "ring": lambda data, _: as_json(ring.decode_ring(data, KEK)),
-    "slot": lambda data, _: {"kek": ring.open_slot(data, VAULT, RECOVERY_CODE).hex()},
+    "ring-2": lambda data, _: as_json(ring.decode_ring(data, keyring.KEK_2, vault=VAULT)),
+    "slot": lambda data, _: keyring.read_slot(data),
+    "kit": lambda data, _: keyring.read_kit(data),
     "config": lambda data, _: as_json(decode_signed(data, ADMIN_PUBLIC, VaultConfig)),
     "certificate": lambda data, _: as_json(decode_signed(data, ADMIN_PUBLIC, Certificate)),
     "host-key": lambda data, _: as_json(keys.decode_host_key(data, "host.key")),

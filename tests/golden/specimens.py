@@ -3,13 +3,11 @@
 They are the valid vectors, and what the hostile tests break.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
-from unittest import mock
 
 import msgspec
+from golden import keyring
 from golden.materials import (
     ADMIN,
     ADMIN_KEY,
@@ -17,7 +15,6 @@ from golden.materials import (
     CREATED_US,
     DOMAIN,
     KEK,
-    RECOVERY_CODE,
     SIGNER,
     VAULT,
     WRITER,
@@ -106,17 +103,6 @@ class Specimen(NamedTuple):
 
 
 # -- writing -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def cheap_stretching() -> Iterator[None]:
-    """Make new slots quick to open: the vectors are about bytes, not about cost."""
-    with (
-        mock.patch.object(ring, "ARGON_ITERATIONS", 1),
-        mock.patch.object(ring, "ARGON_LANES", 1),
-        mock.patch.object(ring, "ARGON_MEMORY_KIB", 64),
-    ):
-        yield
 
 
 def _data_batch() -> SealedBatch:
@@ -403,12 +389,12 @@ def specimens() -> dict[str, Specimen]:
         entropy=CountedEntropy("ring"),
     )
     add("ring.bin", "ring", sealed.name, sealed.data)
-    with cheap_stretching():
-        slot_name, slot = ring.new_code_slot(VAULT, KEK, RECOVERY_CODE, CountedEntropy("slot"))
-    add("slot.json", "slot", slot_name, slot)
+    add("slot.json", "slot", *keyring.old_slot())
     config, certificate = _documents()
     add("config.json", "config", layout.config_name(0), config)
     add("certificate.json", "certificate", layout.certificate_name(WRITER, 0), certificate)
     add("host-key-full.json", "host-key", "", keys.encode_host_key(host))
     add("host-key-write-only.json", "host-key", "", keys.encode_host_key(host_key(full=False)))
+    for each in keyring.key_specimens():
+        add(*each)
     return {each.file: each for each in found}

@@ -4,6 +4,7 @@ import json
 
 import msgspec
 import pytest
+from golden.keyring import old_slot
 from golden.materials import (
     ADMIN,
     ADMIN_KEY,
@@ -20,10 +21,11 @@ from golden.materials import (
 )
 
 from streamd.errors import FormatUnsupported, KeyRejected, VaultDamaged
-from streamd.format import envelope, ring, vault_config
+from streamd.format import envelope, slots, vault_config
 from streamd.format.envelope import Header, Kind, SectionDraft
 from streamd.format.keys import KeySource, Role
-from streamd.format.ring import RingContent, decode_ring, encode_ring, new_code_slot, open_slot
+from streamd.format.ring import RingContent, decode_ring, encode_ring
+from streamd.format.slots import Secret, SlotKind, Stretcher, decode_slot
 from streamd.format.vault_config import (
     Certificate,
     Features,
@@ -38,15 +40,13 @@ HOST = host_key()
 CONTENT = RingContent(private=HOST.private, public=HOST.public)
 
 
-@pytest.fixture(autouse=True)
-def _cheap_stretching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ring, "ARGON_ITERATIONS", 1)
-    monkeypatch.setattr(ring, "ARGON_LANES", 1)
-    monkeypatch.setattr(ring, "ARGON_MEMORY_KIB", 64)
-
-
 def slot_data() -> bytes:
-    return new_code_slot(VAULT, KEK, RECOVERY_CODE, CountedEntropy())[1]
+    return old_slot()[1]
+
+
+def open_slot(data: bytes, vault: bytes, code: str) -> bytes:
+    secret = Secret(SlotKind.RECOVERY_CODE, code.encode())
+    return slots.open_slot(decode_slot(data, vault), Stretcher(secret))
 
 
 def changed_slot(**change: object) -> bytes:
@@ -54,10 +54,10 @@ def changed_slot(**change: object) -> bytes:
 
 
 def test_a_recovery_code_is_160_bits_for_people() -> None:
-    code = ring.new_recovery_code(CountedEntropy())
+    code = slots.new_recovery_code(CountedEntropy())
     assert [len(group) for group in code.split("-")] == [4] * 8
     assert code == code.upper()
-    assert code != ring.new_recovery_code(CountedEntropy("other"))
+    assert code != slots.new_recovery_code(CountedEntropy("other"))
 
 
 @pytest.mark.parametrize("spell", [str, str.lower, lambda code: code.replace("-", " ")])
