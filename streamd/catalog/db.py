@@ -18,7 +18,7 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from streamd.errors import DiskFull, StreamdError
 from streamd.observe.logging import get_logger
 
-SCHEMA: Final = 2
+SCHEMA: Final = 3
 FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024

@@ -150,14 +150,15 @@ class Problem(NamedTuple):
     reason: str
     errno: int
     since_us: int
+    detail: str = ""  # what a program said, if one did
 
 
 def set_problem(connection: sqlite3.Connection, source: int, problem: Problem) -> None:
     """Remember a problem; its age stays when the reason is the same."""
     connection.execute(
-        "INSERT INTO problem VALUES (?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
+        "INSERT INTO problem VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET"
         " since_us = CASE WHEN reason = excluded.reason THEN since_us ELSE excluded.since_us END,"
-        " reason = excluded.reason, errno = excluded.errno",
+        " reason = excluded.reason, errno = excluded.errno, detail = excluded.detail",
         (source, *problem),
     )
 
@@ -172,7 +173,7 @@ def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[
 def problems(connection: sqlite3.Connection, source: int, limit: int = 10_000) -> list[Problem]:
     """Return the problems, oldest first, at most `limit`."""
     rows = connection.execute(
-        "SELECT path, reason, errno, since_us FROM problem WHERE source = ?"
+        "SELECT path, reason, errno, since_us, detail FROM problem WHERE source = ?"
         " ORDER BY since_us LIMIT ?",
         (source, limit),
     )

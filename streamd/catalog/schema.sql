@@ -112,5 +112,6 @@ CREATE TABLE problem (
     reason   TEXT NOT NULL,
     errno    INTEGER NOT NULL,
     since_us INTEGER NOT NULL,
+    detail   TEXT NOT NULL DEFAULT '',  -- what a program said
     PRIMARY KEY (source, path)
 ) WITHOUT ROWID;

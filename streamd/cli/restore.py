@@ -102,7 +102,18 @@ def command(
         devices=devices,
     )
     receiving = ByteRate(SystemClock(), rate_of(limit)) if limit else None
-    return run_async(_restore(load_config(), what, at, request, receiving))
+    config = load_config()
+    if in_place:
+        _refuse_commands(config, what)
+    return run_async(_restore(config, what, at, request, receiving))
+
+
+def _refuse_commands(config: Config, what: list[str]) -> None:
+    """What a program wrote came from no place to which it could go back."""
+    for name in sorted({text.partition(":")[0] for text in what}):
+        source = config.sources.get(name)
+        if source is not None and source.kind == "command":
+            raise UsageInvalid(f"source {name} is the output of a command: restore it --to DIR")
 
 
 async def _restore(

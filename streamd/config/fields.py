@@ -108,6 +108,13 @@ def file_name(value: str) -> str:
     return value
 
 
+def argument(value: str) -> str:
+    """Return a word of a command line."""
+    if "\0" in value:
+        raise ValueError(f"{value!r} is no argument that a program can be given")
+    return value
+
+
 def pattern(value: str) -> str:
     """Return a gitignore pattern if it can be understood."""
     try:

@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from streamd.config.load import report
 from streamd.config.model import Config, SecretSource
+from streamd.config.programs import ProgramUnusable, find_program
 from streamd.config.rules import Problem, contains, own_directories
 from streamd.errors import ConfigInvalid, SecretUnreadable
 
@@ -23,9 +24,10 @@ def check_host(config: Config) -> None:
     """Raise ConfigInvalid with everything on this host that does not fit `config`.
 
     Every path of every source exists, no source reaches streamd's own directories through a
-    symbolic link, and every secret is readable by streamd and by nobody else.
+    symbolic link, every secret is readable by streamd and by nobody else, and no program that is
+    to be run could be replaced by others.
     """
-    problems = (*_paths(config), *_secrets(config))
+    problems = (*_paths(config), *_programs(config), *_secrets(config))
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         listed = report(problems, config.places)
@@ -92,6 +94,18 @@ def _secrets(config: Config) -> Iterator[Problem]:
         yield Problem(("vault", "key_file"), f"{key_file}: {error.strerror}")
     except SecretUnreadable as error:
         yield Problem(("vault", "key_file"), str(error))
+
+
+def _programs(config: Config) -> Iterator[Problem]:
+    for name, source in config.sources.items():
+        for key in ("command", "before_capture", "after_capture"):
+            words = getattr(source, key)
+            if not words:
+                continue
+            try:
+                find_program(words[0])
+            except ProgramUnusable as error:
+                yield Problem(("sources", name, key), str(error))
 
 
 def _paths(config: Config) -> Iterator[Problem]:

@@ -47,7 +47,12 @@ def load(path: str) -> Config:
     if gathered.problems:
         raise _invalid(path, gathered.problems)
     config, problems = _validated(gathered.data)
-    problems += check(config)
+    known = [problem.key for problem in problems]  # a key taken away is not missing
+    problems += [
+        found
+        for found in check(config)
+        if not any(key[: len(found.key)] == found.key for key in known)
+    ]
     places = Places(gathered.places, path)
     if problems:
         raise _invalid(path, report(problems, places, files))

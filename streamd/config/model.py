@@ -19,6 +19,7 @@ from pydantic import (
     Field,
     PlainSerializer,
     PrivateAttr,
+    model_validator,
 )
 
 from streamd.config import fields
@@ -46,6 +47,7 @@ Name = Annotated[str, AfterValidator(fields.name)]
 CredentialName = Annotated[str, AfterValidator(fields.file_name)]
 AbsolutePath = Annotated[str, AfterValidator(fields.absolute_path)]
 Pattern = Annotated[str, AfterValidator(fields.pattern)]
+Argument = Annotated[str, AfterValidator(fields.argument)]
 Weekdays = Annotated[
     tuple[int, ...], BeforeValidator(fields.weekdays), PlainSerializer(fields.weekdays_text)
 ]
@@ -169,16 +171,24 @@ class LocalConfig(Table):
 class SourceConfig(Table):
     """One thing protected. Its name is part of the vault: renaming it starts a new history."""
 
-    kind: Literal["filesystem"] = Field(default="filesystem", description="What it is.")
+    kind: Literal["filesystem", "command"] = Field(
+        default="filesystem",
+        description="What it is: `filesystem`, or `command` for what a program writes to its"
+        " standard output.",
+    )
     paths: tuple[AbsolutePath, ...] = Field(
-        min_length=1, description="Absolute paths of files or directory trees."
+        default=(),
+        description="Absolute paths of files or directory trees; required but for a command.",
     )
     exclude: tuple[Pattern, ...] = Field(
         default=(), description="What to leave out: gitignore syntax, last match wins."
     )
     policy: str = Field(default="default", description="The retention policy.")
     rpo_seconds: Annotated[Seconds, AfterValidator(fields.at_least(1, format_duration))] = _key(
-        "rpo", 15, "How much recent change may be lost, as a time; an alert when it is more."
+        "rpo",
+        15,
+        "How much recent change may be lost, as a time; an alert when it is more. For a command"
+        " its `every`, if not given.",
     )
     one_file_system: bool = Field(
         default=False, description="Do not descend into other mounted file systems."
@@ -190,9 +200,57 @@ class SourceConfig(Table):
         "max_file_size", None, "Leave out larger files; each is reported as too large."
     )
 
+    sqlite: Literal["backup", "plain"] = Field(
+        default="backup",
+        description="How SQLite databases in WAL mode are captured: by SQLite's own `backup`, so"
+        " that they open consistent, or `plain`, as files like others.",
+    )
+    command: tuple[Argument, ...] = Field(
+        default=(),
+        description="For a command: the program and its arguments, run without a shell. What it"
+        " writes to its standard output is captured when it ends with status 0.",
+    )
+    every_seconds: Annotated[Seconds, AfterValidator(fields.at_least(60, format_duration))] = _key(
+        "every", HOUR, "For a command: how often it runs; at least a minute."
+    )
+    timeout_seconds: Annotated[Seconds, AfterValidator(fields.at_least(1, format_duration))] = _key(
+        "timeout", 6 * HOUR, "For a command: it is ended, and has failed, when it takes longer."
+    )
+    min_size_bytes: Bytes = _key(
+        "min_size", 1, "For a command: less output than this is a failure."
+    )
+    file_name: Annotated[str, AfterValidator(fields.file_name)] = Field(
+        default="output", description="For a command: the name under which it is restored."
+    )
+    before_capture: tuple[Argument, ...] = Field(
+        default=(),
+        description="A program, with its arguments, to run before each capture, without a shell.",
+    )
+    after_capture: tuple[Argument, ...] = Field(
+        default=(), description="A program to run after each capture, whether it went well or not."
+    )
+    hook_timeout_seconds: Annotated[
+        Seconds, AfterValidator(fields.at_least(1, format_duration))
+    ] = _key("hook_timeout", 60, "A hook that takes longer is ended, and has failed.")
+    hook_failure: Literal["mark", "refuse"] = Field(
+        default="mark",
+        description="What a failed `before_capture` means: `mark` captures all the same and reports"
+        " a problem, `refuse` captures nothing until the hook succeeds.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pace(cls, data: Any) -> Any:
+        """A command runs now and then: what it captured may be as old as that."""
+        if isinstance(data, dict) and data.get("kind") == "command" and "rpo" not in data:
+            return {**data, "rpo": data.get("every", format_duration(HOUR))}
+        return data
+
     @property
     def path_bytes(self) -> tuple[bytes, ...]:
-        """Return the paths as the kernel knows them."""
+        """Return the paths as the kernel knows them; for a command, where its output stands."""
+        if self.kind == "command":
+            return (b"/" + os.fsencode(self.file_name),)
         return tuple(os.fsencode(path) for path in self.paths)
 
 

@@ -22,6 +22,23 @@ _SECRETS: Final = {
 _SECRET_KINDS: Final = ("sas", "shared_key", "connection_string", "client_secret")
 
 
+_ONLY_COMMAND: Final = frozenset(
+    {"command", "every_seconds", "timeout_seconds", "min_size_bytes", "file_name"}
+)
+_ONLY_FILES: Final = frozenset(
+    {
+        "paths",
+        "exclude",
+        "one_file_system",
+        "exclude_if_present",
+        "max_file_size_bytes",
+        "sqlite",
+    }
+)
+# for each kind of source: the key it needs, and those without a meaning
+_KEYS: Final = {"filesystem": ("paths", _ONLY_COMMAND), "command": ("command", _ONLY_FILES)}
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """One thing wrong with the key at `key`, and the nearest name that would be right."""
@@ -40,7 +57,13 @@ def nearest(word: str, known: object) -> str | None:
 
 def check(config: Config) -> tuple[Problem, ...]:
     """Return every rule that `config` breaks; empty if it can be used."""
-    rules = (_policies_exist, _paths_are_apart, _own_places_are_apart, _vault_is_complete)
+    rules = (
+        _kinds_are_complete,
+        _policies_exist,
+        _paths_are_apart,
+        _own_places_are_apart,
+        _vault_is_complete,
+    )
     return tuple(problem for rule in rules for problem in rule(config))
 
 
@@ -57,6 +80,32 @@ def own_directories(config: Config) -> dict[KeyPath, str]:
     if config.vault.directory is not None:
         places["vault", "url"] = config.vault.directory
     return places
+
+
+def _kinds_are_complete(config: Config) -> Iterator[Problem]:
+    """Each kind of source has the keys it needs and none of those it has no use for."""
+    for name, source in config.sources.items():
+        key = ("sources", name)
+        needed, useless = _KEYS[source.kind]
+        if not getattr(source, needed):
+            given = needed in source.model_fields_set
+            yield Problem((*key, needed), "must not be empty" if given else "is required")
+        for attribute in sorted(source.model_fields_set & useless):
+            declared = type(source).model_fields[attribute]
+            if getattr(source, attribute) == declared.default:  # as `config show` prints it
+                continue
+            alias = declared.serialization_alias or attribute
+            message = f'has no meaning for a source of kind "{source.kind}"'
+            yield Problem((*key, alias), message)
+        for hook in ("command", "before_capture", "after_capture"):
+            words = getattr(source, hook)
+            if words and not _is_program(words[0]):
+                message = f'"{words[0]}" is neither an absolute path nor the name of a program'
+                yield Problem((*key, hook), message)
+
+
+def _is_program(word: str) -> bool:
+    return word.startswith("/") or ("/" not in word and word not in {"", ".", ".."})
 
 
 def _policies_exist(config: Config) -> Iterator[Problem]:

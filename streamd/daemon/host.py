@@ -26,11 +26,11 @@ from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
+from streamd.daemon.sources import SourceFactory, own_paths
 from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
 from streamd.errors import AlreadyRunning, DiskFull
 from streamd.format import layout
-from streamd.format.chunker import Cutter
 from streamd.model.entry import SourceInfo
 from streamd.observe.logging import get_logger
 from streamd.pipeline.budget import Budget
@@ -47,8 +47,6 @@ from streamd.policy.backoff import Backoff
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.names import OwnerNames
-from streamd.sources.filesystem.rules import ExcludeRules
-from streamd.sources.filesystem.source import FilesystemSource
 from streamd.storage.port import BlobName
 from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
@@ -82,32 +80,20 @@ class Host:
     fids: Iterator[int]
     survey_numbers: Iterator[int]
     mounts: MountWatch
+    sources: SourceFactory
     traffic: Traffic
     was_clean: bool = False  # the last daemon stopped in good order
 
-    async def protection(self, name: str, source: SourceConfig) -> Protection:
-        """Return the protection of a configured source, not yet running."""
+    async def protection(self, name: str, source: SourceConfig, *, now: bool = False) -> Protection:
+        """Return the protection of a configured source, not yet running; see `sources.make`."""
         keys = self.vault.keys.domain_keys
-        paths = source.path_bytes
-        identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, paths))
+        identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, source.path_bytes))
         state = await self.catalog.write(load_source, name, identity.id)
         past = await self.catalog.write(take, name)
-        files = FilesystemSource(
-            name,
-            paths,
-            rules=ExcludeRules(source.exclude),
-            cutter=Cutter(keys.chunker_seed),
-            hasher=keys.chunk_id,
-            clock=self.clock,
-            one_file_system=source.one_file_system,
-            exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
-            max_file_size=source.max_file_size_bytes,
-            ignore_paths=own_paths(self.config),
-            mount_watch=self.mounts,
-        )
+        made, thread = self.sources.make(name, source, now=now)
         self.meters.metrics.add_source(name, source.rpo_seconds)
         return Protection(
-            stream=Stream(files, identity, InFlight(), state.number, lambda _, __: None),
+            stream=Stream(made, identity, InFlight(), state.number, lambda _, __: None, thread),
             pipeline=self.pipeline,
             catalog=self.catalog,
             threads=self.threads,
@@ -133,14 +119,6 @@ class Host:
         """End the epoch in good order, after the pipeline has drained."""
         result = await self.catalog.write(self.journal.seal)
         await self.pipeline.put_all(result)
-
-
-def own_paths(config: Config) -> tuple[bytes, ...]:
-    """Return streamd's own directories: they are never protected."""
-    paths = [config.daemon.state, config.vault.directory]
-    if config.local is not None and config.vault.directory is None:
-        paths.append(config.local.path)
-    return tuple(os.fsencode(path) for path in paths if path)
 
 
 @asynccontextmanager
@@ -241,6 +219,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         fids=fids,
         survey_numbers=itertools.count(1),
         mounts=mounts,
+        sources=SourceFactory(config, vault.keys.domain_keys, clock, meters, mounts),
         traffic=Traffic(catalog, clock, sending, uploader),
     )
 

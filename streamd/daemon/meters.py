@@ -130,6 +130,17 @@ class Meters:
         self.metrics.set_watch_modes(source, modes.values())
         _LOG.info("watching", source=source, modes=sorted(set(modes.values())))
 
+    def command_ran(self, source: str, result: str, seconds: float) -> None:
+        """The program of a command source ended."""
+        self.metrics.command_runs_total.labels(source, result).inc()
+        self.metrics.command_last_duration_seconds.labels(source).set(seconds)
+        if result == "ok":
+            self.metrics.command_last_success_timestamp_seconds.labels(source).set_to_current_time()
+
+    def hook_ran(self, source: str, hook: str, result: str) -> None:
+        """A hook of a source ended."""
+        self.metrics.hook_runs_total.labels(source, hook, result).inc()
+
     def events(self, source: str, count: int) -> None:
         """Events were read."""
         self.metrics.watch_events_total.labels(source).inc(count)

@@ -56,7 +56,7 @@ async def capture(
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with open_host(config, clock=clock, entropy=entropy, meters=meters) as host:
-        protections = [await host.protection(name, one) for name, one in sources.items()]
+        protections = [await host.protection(name, one, now=True) for name, one in sources.items()]
         hold_until = clock.now_us() + hold_seconds * MICROSECONDS if hold_seconds else 0
         marks = [Mark(label or "held", "crash", hold_until)] if label or hold_seconds else []
         async with asyncio.TaskGroup() as group:

@@ -26,6 +26,7 @@ class Progress:
     entry_count: int = 0  # in the newest state
     entries_scanned: int = 0
     is_watching: bool = False
+    owed: dict[bytes, int] = field(default_factory=dict)  # failed, and tried again: waiting since
     note_count: int = 0  # moves with every note that was taken
     scanned: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -36,7 +37,11 @@ class Progress:
 
     def oldest_us(self, destination: str) -> int | None:
         """Return the oldest change that is not durable at a destination; None: all is."""
-        return self.local_oldest_us if destination == "local" else self.vault_oldest_us
+        oldest = self.local_oldest_us if destination == "local" else self.vault_oldest_us
+        if not self.owed:
+            return oldest
+        failed = min(self.owed.values())
+        return failed if oldest is None else min(oldest, failed)
 
     def through_us(self, destination: str) -> int:
         """Return the watermark: every change made before it is durable at `destination`."""

@@ -109,6 +109,8 @@ class Protection:
     def close(self) -> None:
         """Close the reader, after the tasks have ended."""
         self._reader.close()
+        if self.stream.slow is not None:
+            self.stream.slow.shutdown(wait=False)
 
     # -- tasks -----------------------------------------------------------------------------------
 
@@ -174,7 +176,7 @@ class Protection:
 
     async def _begin(self) -> None:
         """Start from firm ground: nothing of an earlier protection of this source is under way."""
-        await self._pipeline.quiesce()
+        await self._pipeline.quiesce(self.stream.number)
         await self._catalog.write(dirty.release, self.stream.number)
         await self.refresh()  # what an earlier one has left undone counts from the beginning
 
@@ -320,6 +322,8 @@ class Protection:
         if ready.later:
             self._fuzzy.update(dict.fromkeys(ready.later, int(Depth.ENTRY)))
             self._fuzzy_found.set()
+        if self.progress.owed or ready.owed:
+            self._keep_owed(ready)
         if ready.again or ready.lost:
             self._noticing.stir()
         if at_us:
@@ -327,6 +331,14 @@ class Protection:
         done = self._done.get(ready.survey_done)
         if done is not None:
             done.set()
+
+    def _keep_owed(self, ready: Ready) -> None:
+        """What failed goes on waiting since its change, until it was captured or is gone."""
+        owed = self.progress.owed
+        for path, since_us in ready.owed.items():
+            owed.setdefault(path, since_us)
+        for path in ready.good_paths:
+            owed.pop(path, None)
 
     async def _fuzzy_loop(self) -> None:
         """Read files again that would not stand still."""

@@ -140,4 +140,5 @@ def _line(source: str, row: dirty.Problem) -> ProblemLine:
         error=errno_names.errorcode.get(row.errno, ""),
         since_us=row.since_us,
         path_b64=exact,
+        detail=row.detail,
     )

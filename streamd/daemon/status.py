@@ -103,6 +103,7 @@ class ProblemLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     error: str = ""  # the errno's name, such as EACCES
     since_us: int
     path_b64: str = ""
+    detail: str = ""  # what a program said
 
 
 class ProblemsReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,6 +30,7 @@ class VersionFlag(IntFlag):
     FUZZY = 1  # changed while it was read, every time we tried
     PARTIAL = 2  # a part could not be read; that part is a hole
     SPARSE = 4  # has holes that must stay holes
+    DERIVED = 8  # not the file's bytes but a copy made by its application (an SQLite backup)
 
 
 class ContentRun(msgspec.Struct, array_like=True, frozen=True, gc=False):

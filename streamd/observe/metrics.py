@@ -48,6 +48,7 @@ class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
         self._declare_protection()
         self._declare_watch()
         self._declare_read()
+        self._declare_programs()
         self._declare_pipeline()
         self._declare_data()
         self._declare_azure()

@@ -5,7 +5,9 @@ from typing import Final
 from streamd.observe.metric_set import DESTINATIONS, SOURCE_LABEL, MetricSet
 from streamd.policy.retention import CLASSES
 
-WATCH_MODES: Final = ("fanotify", "inotify", "polling")
+WATCH_MODES: Final = ("fanotify", "inotify", "polling", "schedule")
+HOOKS: Final = ("before_capture", "after_capture")
+PROGRAM_RESULTS: Final = ("ok", "failed")
 RESCAN_REASONS: Final = (
     "start",
     "overflow",
@@ -18,7 +20,16 @@ RESCAN_REASONS: Final = (
     "request",
 )
 RESULTS: Final = ("ok", "incomplete")
-FILE_RESULTS: Final = ("ok", "fuzzy", "vanished", "unreadable", "io-error", "type-changed")
+FILE_RESULTS: Final = (
+    "ok",
+    "fuzzy",
+    "vanished",
+    "unreadable",
+    "io-error",
+    "type-changed",
+    "sqlite-failed",
+    "command-failed",
+)
 FILE_ERRORS: Final = ("EACCES", "EPERM", "EIO")
 ENTRY_TYPES: Final = ("file", "directory", "symlink", "other")
 DELAY_BUCKETS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 900, 3600)
@@ -126,4 +137,29 @@ class SourceMetrics(MetricSet):
             "Entries that could not be read, by error.",
             (_SOURCE, "errno"),
             errno=FILE_ERRORS,
+        )
+
+    def _declare_programs(self) -> None:
+        self.command_runs_total = self._counter(
+            "command_runs_total",
+            "Runs of the program of a command source, by how they ended.",
+            (_SOURCE, "result"),
+            result=PROGRAM_RESULTS,
+        )
+        self.command_last_success_timestamp_seconds = self._gauge(
+            "command_last_success_timestamp_seconds",
+            "Unix time at which the program of a command source last ended well; 0: never.",
+            (_SOURCE,),
+        )
+        self.command_last_duration_seconds = self._gauge(
+            "command_last_duration_seconds",
+            "Duration of the last run of the program of a command source.",
+            (_SOURCE,),
+        )
+        self.hook_runs_total = self._counter(
+            "hook_runs_total",
+            "Runs of the hooks of a source, by how they ended.",
+            (_SOURCE, "hook", "result"),
+            hook=HOOKS,
+            result=PROGRAM_RESULTS,
         )

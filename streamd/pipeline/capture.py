@@ -36,6 +36,7 @@ from streamd.sources.port import Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
 WORKERS: Final = 4  # the first takes live changes only, so large files never hold those up
+SLOW_MAX: Final = 2  # programs whose output is being captured, at one time
 INTAKE_ITEMS_MAX: Final = 16
 COMMIT_BATCHES_MAX: Final = 64
 COMMIT_INTENTS_MAX: Final = 8192
@@ -82,6 +83,8 @@ class Pipeline:
         self._parked: dict[Lane, dict[int, Parked]] = {}
         self._wake = asyncio.Event()
         budget.on_wait = self._wake.set  # a live cut that is not whole yet must not hold it
+        self._workers: asyncio.TaskGroup | None = None
+        self._slow_turns = asyncio.Semaphore(SLOW_MAX)
         self._draining = False
         self._open_jobs = 0
         self._idle = asyncio.Event()
@@ -115,9 +118,13 @@ class Pipeline:
         """Wait until nothing is in flight."""
         await self._idle.wait()
 
-    async def quiesce(self) -> None:
-        """Wait until every finding handed in before this call is committed."""
-        goals = {lane: count for lane, count in self._sequences.items() if count}
+    async def quiesce(self, source: int | None = None) -> None:
+        """Wait until every finding handed in before this call, of `source` or all, is in."""
+        goals = {
+            lane: count
+            for lane, count in self._sequences.items()
+            if count and source in {None, lane[0]}
+        }
         if all(self._committed.get(lane, 0) >= count for lane, count in goals.items()):
             return
         done = asyncio.Event()
@@ -134,6 +141,7 @@ class Pipeline:
             group.create_task(self.packer.run(), name="pack")
             committing = group.create_task(self._commit_loop(), name="commit")
             async with asyncio.TaskGroup() as workers:
+                self._workers = workers
                 for number in range(WORKERS):
                     lanes = (LIVE,) if number == 0 else (LIVE, BULK)
                     workers.create_task(self._work(lanes), name=f"capture.{number}")
@@ -155,13 +163,24 @@ class Pipeline:
                 job = await self.intake.receive(lanes)
             except Closed:
                 return
-            is_live = job.lane[1] == LIVE
-            expected = min(job.finding.expected_bytes, 2 * BATCH_BYTES_MAX)
-            cost = expected + _ENTRY_COST * len(job.finding.found)
-            await self.budget.take(cost, live=is_live)
-            job.held_bytes = cost
-            parked = await (self._large(job) if job.finding.is_large else self._batch(job))
-            self._park(parked)
+            if job.stream.slow is not None and job.finding.is_large and self._workers is not None:
+                name = f"capture:{job.stream.identity.name}"
+                self._workers.create_task(self._carry_slowly(job), name=name)
+            else:
+                await self._carry(job)
+
+    async def _carry(self, job: Job) -> None:
+        expected = min(job.finding.expected_bytes, 2 * BATCH_BYTES_MAX)
+        cost = expected + _ENTRY_COST * len(job.finding.found)
+        await self.budget.take(cost, live=job.lane[1] == LIVE)
+        job.held_bytes = cost
+        parked = await (self._large(job) if job.finding.is_large else self._batch(job))
+        self._park(parked)
+
+    async def _carry_slowly(self, job: Job) -> None:
+        """Wait for a program beside the workers: it may take hours, and they have work."""
+        async with self._slow_turns:
+            await self._carry(job)
 
     # -- read and seal ---------------------------------------------------------------------------
 
@@ -217,7 +236,7 @@ class Pipeline:
     async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: its memory is bounded by the piece."""
         (entry,) = job.finding.found
-        loop, threads = asyncio.get_running_loop(), self._threads
+        loop, threads = asyncio.get_running_loop(), job.stream.slow or self._threads
         parked = Parked(job, begin(job), [])
         read_at_ns = self._clock.now_us() * 1000
         request = ReadRequest(entry.path, entry.stat)
@@ -291,6 +310,7 @@ class Pipeline:
         ready.troubles += described.troubles
         ready.again += described.again
         ready.later += described.later
+        ready.owed |= described.owed
         if described.pages:
             content = await loop.run_in_executor(
                 self._threads, self._sealer.seal_pages, described.pages, job.lane, job.sequence

@@ -31,6 +31,7 @@ from streamd.model.record import NO_SOURCE, Op, Record, StateSum
 from streamd.pipeline.findings import Ready
 from streamd.vault.writer import VaultWriter
 
+DETAIL_MAX: Final = 2000  # characters of what a program said
 _RECORDS_PER_SEGMENT: Final = RECORDS_MAX - 16  # room for STATE and the like
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
@@ -245,7 +246,9 @@ class Journal:
         ]
         dirty.clear_problems(connection, number, ready.good_paths)
         for trouble in ready.troubles:
-            problem = Problem(trouble.path, trouble.reason, trouble.errno, at_us)
+            problem = Problem(
+                trouble.path, trouble.reason, trouble.errno, at_us, trouble.detail[:DETAIL_MAX]
+            )
             dirty.set_problem(connection, number, problem)
         if ready.survey_done:
             dirty.resolve(connection, number, ready.survey_done)

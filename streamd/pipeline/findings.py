@@ -41,6 +41,7 @@ class Trouble(NamedTuple):
     path: bytes
     reason: str
     errno: int
+    detail: str = ""  # what a program said
 
 
 @dataclass(slots=True)
@@ -71,6 +72,7 @@ class Ready:
     again: list[DirtyPlace] = field(default_factory=list)  # look at these again
     lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
     later: list[bytes] = field(default_factory=list)  # and these after a while
+    owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since
     inline_data: list[SealedBatch] = field(default_factory=list)
     inline_meta: list[SealedBatch] = field(default_factory=list)
     new_chunks: dict[int, list[bytes]] = field(default_factory=dict)  # pack's object number -> ids

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -43,6 +44,7 @@ class Stream:
     in_flight: InFlight
     number: int  # of the source in the catalog
     on_committed: Callable[[Ready, int], None]  # finding, instant of the record
+    slow: Executor | None = None  # a thread of its own, where reading means waiting for a program
     new_fid: Callable[[], int] | None = None  # for files that replace others in the midst of it
 
 

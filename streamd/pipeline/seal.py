@@ -32,6 +32,9 @@ from streamd.vault.writer import VaultWriter
 
 _TICK_NS: Final = 10_000_000  # a change this close before the read may not move the clock again
 _FUTURE_NS: Final = 60_000_000_000  # a change time beyond that tells of a stepped clock only
+_TRIED_AGAIN: Final = frozenset(
+    {Outcome.SQLITE_FAILED, Outcome.COMMAND_FAILED}
+)  # after a while, like what is fuzzy
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -62,7 +65,8 @@ class Described:
     good_paths: list[bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     again: list[DirtyPlace] = field(default_factory=list)
-    later: list[bytes] = field(default_factory=list)  # fuzzy: read again after a while
+    later: list[bytes] = field(default_factory=list)  # fuzzy, failed: read again after a while
+    owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since
     pages: dict[bytes, bytes] = field(default_factory=dict)  # of chunk lists, by id
 
 
@@ -159,7 +163,11 @@ class Sealer:
                 # Nothing of it is captured; it may live on under another name, not yet known.
                 described.again.append(DirtyPlace(entry.path, Depth.ENTRY, entry.since_us))
             else:
-                described.troubles.append(Trouble(entry.path, result.outcome, result.errno))
+                trouble = Trouble(entry.path, result.outcome, result.errno, result.detail)
+                described.troubles.append(trouble)
+                if result.outcome in _TRIED_AGAIN:
+                    described.later.append(entry.path)
+                    described.owed[entry.path] = entry.since_us
         return described
 
     def _describe_one(
@@ -178,7 +186,10 @@ class Sealer:
             described.later.append(entry.path)
             described.troubles.append(Trouble(entry.path, Outcome.FUZZY, 0))
         else:
-            described.good_paths.append(entry.path)
+            if result.notice:
+                described.troubles.append(Trouble(entry.path, result.notice, 0))
+            else:
+                described.good_paths.append(entry.path)
             if again:
                 described.again.append(DirtyPlace(entry.path, Depth.ENTRY, read_at_ns // 1000))
         described.intents.append(
@@ -196,6 +207,8 @@ class Sealer:
             flags |= VersionFlag.FUZZY
         if any(piece.id is None for piece in result.pieces):
             flags |= VersionFlag.SPARSE
+        if result.is_derived:
+            flags |= VersionFlag.DERIVED
         return _ENCODE(
             FileVersion(
                 type=stat.type,
@@ -207,7 +220,7 @@ class Sealer:
                 mtime_ns=stat.mtime_ns,
                 ctime_ns=stat.ctime_ns,
                 btime_ns=result.btime_ns,
-                size=stat.size,
+                size=stat.size if result.content_size < 0 else result.content_size,
                 nlink=stat.nlink,
                 rdev=stat.rdev,
                 target=result.target,

@@ -68,6 +68,8 @@ class Outcome(StrEnum):
     UNREADABLE = "unreadable"  # EACCES, EPERM, …; `errno` says which
     FAILED = "io-error"  # EIO and its kind
     TYPE_CHANGED = "type-changed"  # not what `expected` says any more: examine it again
+    COMMAND_FAILED = "command-failed"  # a program whose output is the content
+    SQLITE_FAILED = "sqlite-failed"  # a database that could not be copied by SQLite's backup
 
 
 class ReadRequest(NamedTuple):
@@ -97,6 +99,10 @@ class ReadResult:
     btime_ns: int = 0
     errno: int = 0
     retries: int = 0
+    content_size: int = -1  # of the content, where it is not `stat.size`
+    is_derived: bool = False  # made from the file by its application's own means, see `sqlite`
+    notice: str = ""  # captured, and yet a problem; the reason in `streamd problems`
+    detail: str = ""  # what to say about it in the log
 
 
 @dataclass(slots=True)

@@ -4,6 +4,7 @@ import asyncio
 from typing import Final
 
 from streamd.sources.filesystem.scope import TreeScope, split
+from streamd.sources.filesystem.sqlite import WAL_SUFFIX
 from streamd.sources.port import WatchBatch
 
 _PATHS_MAX: Final = 250_000  # more than this and a rescan is cheaper than remembering
@@ -34,6 +35,8 @@ class Inbox:
         scope = self.scope
         if (scope.rules or is_directory) and not scope.protects(path, directory=is_directory):
             return
+        if name.endswith(WAL_SUFFIX):  # to us, a database and its -wal are one file
+            self.add_path(path[: -len(WAL_SUFFIX)], deep=False)
         if name in scope.tags:  # whether the directory is excluded may have changed
             self.add_path(directory, deep=True)
         self.add_path(path, deep=deep)

@@ -2,18 +2,28 @@
 
 import errno
 import os
+import subprocess
 from collections.abc import Iterator
 from typing import Final
 
 from streamd.effects import Clock
-from streamd.sources.filesystem import native
+from streamd.sources.filesystem import native, sqlite
 from streamd.sources.filesystem.arena import is_unused, new_buffer
-from streamd.sources.filesystem.coherence import is_coherent, settle
+from streamd.sources.filesystem.cloning import Cloner
+from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, Extent, extents, read_fully
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
-from streamd.sources.filesystem.reading import failure, is_expected, open_file, read_xattrs
+from streamd.sources.filesystem.reading import (
+    failure,
+    is_expected,
+    joined_stat,
+    open_file,
+    read_xattrs,
+    side_result,
+)
 from streamd.sources.filesystem.scope import TreeScope, split
+from streamd.sources.filesystem.sqlite import SqliteCopier, SqliteFailed
 from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
 
 _PIECES_MAX: Final = 4096  # of one arena, so that shredded files do not fill the memory
@@ -30,11 +40,20 @@ class LargeFile:
         request: ReadRequest,
         *,
         batch_bytes_max: int,
+        cloner: Cloner,
+        copier: SqliteCopier | None = None,
     ) -> None:
         self._chunking = chunking
         self._clock = clock
         self._request = request
         self._size_max = batch_bytes_max
+        self._cloner = cloner
+        self._copier = copier
+        self._copying: subprocess.Popen[bytes] | None = None
+        self._is_begun = self._is_frozen = self._is_derived = self._is_side = False
+        self._is_closed = False
+        self._dir_fd = -1  # open as long as the file is
+        self._live = -1  # the file itself; `_fd` is what is read: it, a clone or a copy of it
         self._buffer = bytearray()
         self._tail = b""  # data of a chunk that is not finished yet
         self._extents: Iterator[Extent] = iter(())
@@ -48,18 +67,73 @@ class LargeFile:
             self._fail(error)
 
     def _open(self, scope: TreeScope) -> None:
-        directory, name = split(self._request.path)
-        dir_fd = open_directory(scope, directory)
-        try:
-            self._fd = open_file(name, dir_fd)
-        finally:
-            os.close(dir_fd)
+        directory, self._name = split(self._request.path)
+        self._dir_fd = open_directory(scope, directory)
+        self._fd = self._live = open_file(self._name, self._dir_fd)
         self._before, self._writer = settle(self._fd, self._clock.now_us(), probe=True)
+        self._stat = host_stat(self._before)
         if not is_expected(self._before, self._request.expected):
             self._failure = ReadResult(Outcome.TYPE_CHANGED, self._request.expected)
             return
-        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         self._extents = extents(self._fd, self._before.st_size)
+
+    def _begin(self) -> bool:
+        """Choose what to read: a database's copy, a clone, or the file. May take long.
+
+        Returns whether there is anything to read.
+        """
+        self._is_begun = True
+        if self._copier is not None:
+            if sqlite.is_side_file(self._dir_fd, self._name):
+                self._is_side = True
+                return False
+            self._stat = joined_stat(self._dir_fd, self._name, self._stat)
+            wal_size = self._stat.size - self._before.st_size
+            header = os.pread(self._fd, sqlite.HEADER_SIZE, 0)
+            if wal_size and sqlite.is_wal_database(header):
+                return self._copy_database(self._copier, wal_size)
+        self._freeze()
+        os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_SEQUENTIAL)
+        return True
+
+    def _copy_database(self, copier: SqliteCopier, wal_size: int) -> bool:
+        try:
+            fd = copier.copy(self._dir_fd, self._name, self._before, wal_size, self._started)
+        except SqliteFailed as error:
+            expected = self._request.expected
+            self._failure = ReadResult(Outcome.SQLITE_FAILED, expected, detail=str(error))
+            return False
+        self._is_derived = True
+        self._read_from(fd)
+        return True
+
+    def _started(self, process: "subprocess.Popen[bytes]") -> None:
+        self._copying = process
+        if self._is_closed:
+            process.kill()
+
+    def _freeze(self) -> None:
+        """Read from a clone if there can be one whose stat is known."""
+        for attempt in range(TRIES):
+            before = os.fstat(self._live)
+            clone = self._cloner.clone(self._live, self._dir_fd)
+            if clone is None:
+                return
+            if _is_unchanged(before, os.fstat(self._live)) or attempt + 1 == TRIES:
+                # If it never stands still: one state all the same, and the next look will see
+                # that its stat is an older one.
+                self._stat = host_stat(before)
+                if self._copier is not None:
+                    self._stat = joined_stat(self._dir_fd, self._name, self._stat)
+                self._is_frozen = True
+                self._read_from(clone)
+                return
+            os.close(clone)
+            pause(attempt)
+
+    def _read_from(self, fd: int) -> None:
+        self._fd = fd
+        self._extents = extents(fd, os.fstat(fd).st_size)
 
     def next(self) -> tuple[memoryview, list[Piece]] | None:
         """Return an arena and its pieces; None at the end.
@@ -69,6 +143,8 @@ class LargeFile:
         if self._failure is not None or self._fd < 0:
             return None
         try:
+            if not self._is_begun and not self._begin():
+                return None
             arena, pieces = self._fill()
         except OSError as error:
             self._fail(error)
@@ -146,26 +222,46 @@ class LargeFile:
     def _conclude(self) -> ReadResult:
         if self._fd < 0:
             return failure(self._request, OSError(errno.EBADF, "closed before it was finished"))
-        xattrs = read_xattrs(self._fd)
-        after = os.fstat(self._fd)
-        coherent = (
-            is_coherent(self._fd, self._before, after, self._clock.now_us(), writer=self._writer)
-            and self._done == after.st_size
-        )
-        status = host_stat(after)
+        if self._is_side:
+            return side_result(self._live, os.fstat(self._live), native.BirthClock())
+        xattrs = read_xattrs(self._live)
+        after = os.fstat(self._live)
+        is_whole = self._is_derived or self._is_frozen
+        if is_whole:
+            coherent = self._done == os.fstat(self._fd).st_size
+        else:
+            now_us = self._clock.now_us()
+            coherent = (
+                is_coherent(self._live, self._before, after, now_us, writer=self._writer)
+                and self._done == after.st_size
+            )
         return ReadResult(
             Outcome.OK if coherent else Outcome.FUZZY,
-            status if coherent else status._replace(size=self._done),
+            self._stat if coherent else host_stat(after)._replace(size=self._done),
             xattrs=xattrs,
-            btime_ns=native.BirthClock().of(self._fd),
+            btime_ns=native.BirthClock().of(self._live),
+            content_size=self._done,
+            is_derived=self._is_derived,
         )
 
     def close(self) -> None:
-        """Give up early; harmless after `finish`."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Give up early; harmless after `finish`. May be called while another thread reads."""
+        self._is_closed = True
+        copying = self._copying
+        if copying is not None and copying.poll() is None:
+            copying.kill()
+        for fd in {self._fd, self._live, self._dir_fd} - {-1}:
+            os.close(fd)
+        self._fd = self._live = self._dir_fd = -1
 
     def _fail(self, error: OSError) -> None:
         self._failure = failure(self._request, error)
         self.close()
+
+
+def _is_unchanged(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_mtime_ns, one.st_ctime_ns, one.st_size) == (
+        other.st_mtime_ns,
+        other.st_ctime_ns,
+        other.st_size,
+    )

@@ -9,13 +9,16 @@ from typing import Final
 from streamd.effects import Clock
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
-from streamd.sources.filesystem import bulk, native
+from streamd.sources.filesystem import bulk, native, sqlite
 from streamd.sources.filesystem.arena import ArenaPool
+from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
+from streamd.sources.filesystem.postgres import RUNNING, is_running
 from streamd.sources.filesystem.scope import TreeScope, split
+from streamd.sources.filesystem.sqlite import SqliteCopier, SqliteFailed
 from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadResult
 
 SLACK: Final = 64 * 1024  # room for files that grew since they were examined
@@ -93,6 +96,24 @@ def is_expected(status: os.stat_result, expected: HostStat) -> bool:
     return status.st_ino == expected.ino and host_stat(status).type == expected.type
 
 
+def joined_stat(dir_fd: int, name: bytes, status: HostStat) -> HostStat:
+    """Return the stat of a file together with its -wal, as `examine` shows it."""
+    wal = sqlite.wal_of(dir_fd, name)
+    return status if wal is None else sqlite.joined(status, wal.st_size, wal.st_ctime_ns)
+
+
+def side_result(fd: int, status: os.stat_result, births: native.BirthClock) -> ReadResult:
+    """Return the result of a -wal or -shm, which is stored as an empty file."""
+    return ReadResult(
+        Outcome.OK,
+        host_stat(status),
+        xattrs=read_xattrs(fd),
+        btime_ns=births.of(fd),
+        content_size=0,
+        is_derived=True,
+    )
+
+
 class BatchReader:
     """Reads one batch of requests, in one thread, into one arena."""
 
@@ -103,7 +124,12 @@ class BatchReader:
         clock: Clock,
         pool: ArenaPool,
         requests: Sequence[ReadRequest],
+        *,
+        cloner: Cloner,
+        copier: SqliteCopier | None = None,
     ) -> None:
+        self._cloner = cloner
+        self._copier = copier
         self._scope = scope
         self._chunking = chunking
         self._clock = clock
@@ -150,7 +176,11 @@ class BatchReader:
         done: list[ReadResult | None],
     ) -> None:
         """Read regular files that are exactly as they were examined, and old; fill in `done`."""
-        places = [at for at, request in enumerate(requests) if _is_file(request)]
+        places = [
+            at
+            for at, request in enumerate(requests)
+            if _is_file(request) and not self._may_be_beside_database(request.path)
+        ]
         began = self._clock.monotonic()
         start = len(self._directory) + (self._directory != b"/")
         got = read_files(
@@ -198,10 +228,18 @@ class BatchReader:
         self._directory, self._directory_fd = directory, fd
 
     def _read_file(self, request: ReadRequest, name: bytes) -> ReadResult:
-        began = self._clock.monotonic()
+        began, start = self._clock.monotonic(), self._used
         fd = open_file(name, self._directory_fd)
         try:
-            result, runs = self._load(request, fd)
+            if self._copier is not None and sqlite.is_side_file(self._directory_fd, name):
+                result, runs = self._read_side_file(request, fd), list[Piece]()
+            else:
+                result, runs = self._load(request, fd)
+                if self._is_live_database(name, runs):
+                    self._used = start
+                    result, runs = self._load_copy(request, name, fd)
+                elif self._copier is not None and result.stat != request.expected:
+                    result.stat = joined_stat(self._directory_fd, name, result.stat)
         finally:
             os.close(fd)
         loaded = self._clock.monotonic()
@@ -219,9 +257,16 @@ class BatchReader:
             room = len(self._arena) - start - self._reserved
             if not is_expected(before, request.expected) or before.st_size > room:
                 return ReadResult(Outcome.TYPE_CHANGED, request.expected, retries=attempt), []
-            runs = self._read_runs(fd, before)
+            clone = self._cloner.clone(fd, self._directory_fd) if attempt else None
+            if clone is not None:
+                runs, is_whole = self._read_clone(clone, room)
+            else:
+                runs, is_whole = self._read_runs(fd, before), False
             xattrs = read_xattrs(fd)
             after = os.fstat(fd)
+            if is_whole:  # one state; what came after the first look shows in the next one's stat
+                coherent, after = True, before
+                break
             coherent = is_coherent(fd, before, after, self._now_us, writer=writer)
             if coherent or attempt + 1 == TRIES:
                 break
@@ -229,17 +274,73 @@ class BatchReader:
             pause(attempt)
             attempt += 1
             self._now_us = self._clock.now_us()
-        status = host_stat(after)
-        if not coherent:
-            status = status._replace(size=sum(run.size for run in runs))
+        status, size = host_stat(after), sum(run.size for run in runs)
         result = ReadResult(
             Outcome.OK if coherent else Outcome.FUZZY,
-            status,
+            status if coherent else status._replace(size=size),
+            content_size=size,
             xattrs=xattrs,
             btime_ns=self._births.of(fd),
             retries=attempt,
         )
         return result, runs
+
+    def _may_be_beside_database(self, path: bytes) -> bool:
+        return self._copier is not None and path.endswith(sqlite.SIDE_SUFFIXES)
+
+    def _read_clone(self, clone: int, room: int) -> tuple[list[Piece], bool]:
+        """Read a clone of the file; not whole if it has grown too large for the arena."""
+        try:
+            status = os.fstat(clone)
+            if status.st_size > room:
+                return [], False
+            return self._read_runs(clone, status), True
+        finally:
+            os.close(clone)
+
+    def _is_live_database(self, name: bytes, runs: list[Piece]) -> bool:
+        """Say whether what was read is an SQLite database of which a part is in a -wal."""
+        if self._copier is None or not runs or runs[0].id is None:
+            return False
+        start = runs[0].offset
+        header = self._arena[start : start + min(runs[0].size, sqlite.HEADER_SIZE)]
+        return sqlite.is_wal_database(header) and bool(sqlite.wal_of(self._directory_fd, name))
+
+    def _load_copy(
+        self, request: ReadRequest, name: bytes, fd: int
+    ) -> tuple[ReadResult, list[Piece]]:
+        """Read a consistent copy of a database instead of the file."""
+        assert self._copier is not None
+        before, xattrs = os.fstat(fd), read_xattrs(fd)
+        stat = joined_stat(self._directory_fd, name, host_stat(before))
+        try:
+            copy = self._copier.copy(self._directory_fd, name, before, stat.size - before.st_size)
+        except SqliteFailed as error:
+            failed = ReadResult(Outcome.SQLITE_FAILED, request.expected, detail=str(error))
+            return failed, []
+        try:
+            status = os.fstat(copy)
+            if status.st_size > len(self._arena) - self._used - self._reserved:
+                return ReadResult(Outcome.TYPE_CHANGED, request.expected), []
+            runs = self._read_runs(copy, status)
+        finally:
+            os.close(copy)
+        result = ReadResult(
+            Outcome.OK,
+            stat,
+            xattrs=xattrs,
+            btime_ns=self._births.of(fd),
+            content_size=sum(run.size for run in runs),
+            is_derived=True,
+        )
+        return result, runs
+
+    def _read_side_file(self, request: ReadRequest, fd: int) -> ReadResult:
+        """Describe the -wal or -shm of a database without its content: see `sqlite`."""
+        status = os.fstat(fd)
+        if not is_expected(status, request.expected):
+            return ReadResult(Outcome.TYPE_CHANGED, request.expected)
+        return side_result(fd, status, self._births)
 
     def _read_runs(self, fd: int, status: os.stat_result) -> list[Piece]:
         """Read all data into the arena; the pieces still lack their ids (empty) and cuts."""
@@ -278,7 +379,13 @@ class BatchReader:
             if not is_expected(status, request.expected):
                 return ReadResult(Outcome.TYPE_CHANGED, request.expected)
             births = self._births.of(fd)
-            return ReadResult(Outcome.OK, host_stat(status), xattrs=xattrs, btime_ns=births)
+            return ReadResult(
+                Outcome.OK,
+                host_stat(status),
+                xattrs=xattrs,
+                btime_ns=births,
+                notice=RUNNING if is_running(fd) else "",
+            )
         finally:
             os.close(fd)
 

@@ -5,6 +5,7 @@ from typing import Final
 
 from streamd.effects import Clock
 from streamd.sources.filesystem.arena import ArenaPool
+from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.content import Chunking, Cutter, Hasher
 from streamd.sources.filesystem.large import LargeFile
 from streamd.sources.filesystem.listing import Examiner
@@ -14,8 +15,16 @@ from streamd.sources.filesystem.polling import POLL_SECONDS
 from streamd.sources.filesystem.reading import SLACK, BatchReader
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
+from streamd.sources.filesystem.sqlite import SqliteCopier, join_wals, with_wal_names
 from streamd.sources.filesystem.watching import WATCH_MODES, WatchSession
-from streamd.sources.port import LargeRead, Listing, ReadBatch, ReadRequest, WatchBatch
+from streamd.sources.port import (
+    VIRTUAL_ROOT,
+    LargeRead,
+    Listing,
+    ReadBatch,
+    ReadRequest,
+    WatchBatch,
+)
 
 SMALL_FILE_MAX: Final = 64 * 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -28,6 +37,8 @@ class FilesystemSource:
     the directory they are in excluded, but for that name. Regular files larger than
     `max_file_size` are left out. `ignore_paths` are streamd's own directories. All sources of
     a process share one `mount_watch`; `watch_modes` are tried in order for each root.
+    `clone_directories` are streamd's own places for clones; without `sqlite_copier` databases are
+    files like others.
     """
 
     def __init__(
@@ -48,6 +59,8 @@ class FilesystemSource:
         mount_watch: MountWatch | None = None,
         watch_modes: tuple[str, ...] = WATCH_MODES,
         poll_seconds: float = POLL_SECONDS,
+        clone_directories: tuple[bytes, ...] = (),
+        sqlite_copier: SqliteCopier | None = None,
     ) -> None:
         self._name = name
         self._clock = clock
@@ -62,6 +75,8 @@ class FilesystemSource:
         self._mount_watch = mount_watch
         self._allowed_modes = watch_modes
         self._poll_seconds = poll_seconds
+        self._cloner = Cloner(clock, clone_directories)
+        self._copier = sqlite_copier
         self._modes: dict[bytes, str] = {}
         prepare_leases()
 
@@ -100,11 +115,24 @@ class FilesystemSource:
 
     def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
         """Look at `names` in `directory`, or at all of it when None. Blocking."""
-        return self._examiner.examine(directory, names)
+        if self._copier is None or directory == VIRTUAL_ROOT:
+            return self._examiner.examine(directory, names)
+        looked_for = None if names is None else with_wal_names(names)
+        listing = self._examiner.examine(directory, looked_for)
+        join_wals(listing, names)
+        return listing
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""
-        return BatchReader(self._scope, self._chunking, self._clock, self._pool, requests).run()
+        return BatchReader(
+            self._scope,
+            self._chunking,
+            self._clock,
+            self._pool,
+            requests,
+            cloner=self._cloner,
+            copier=self._copier,
+        ).run()
 
     def open_large(self, request: ReadRequest) -> LargeRead:
         """Start to read a regular file too large for `read`. Blocking; never raises OSError."""
@@ -114,4 +142,6 @@ class FilesystemSource:
             self._clock,
             request,
             batch_bytes_max=self._batch_bytes_max,
+            cloner=self._cloner,
+            copier=self._copier,
         )

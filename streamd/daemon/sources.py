@@ -1,0 +1,88 @@
+"""From the configuration of a source to the source: which kind it is, and what it is given."""
+
+import os
+from concurrent.futures import Executor, ThreadPoolExecutor
+from typing import Final
+
+from streamd.config.model import Config, SourceConfig
+from streamd.daemon.meters import Meters
+from streamd.effects import Clock
+from streamd.format.chunker import Cutter
+from streamd.format.keys import DomainKeys
+from streamd.sources.command.source import CommandSource
+from streamd.sources.filesystem.content import Chunking
+from streamd.sources.filesystem.mountwatch import MountWatch
+from streamd.sources.filesystem.rules import ExcludeRules
+from streamd.sources.filesystem.source import SMALL_FILE_MAX, FilesystemSource
+from streamd.sources.filesystem.sqlite import SqliteCopier
+from streamd.sources.port import Source
+
+CLONE_NAME: Final = b".streamd"  # a directory of this name in a source's path holds clones
+
+
+def own_paths(config: Config) -> tuple[bytes, ...]:
+    """Return streamd's own directories: they are never protected."""
+    paths = [config.daemon.state, config.vault.directory]
+    if config.local is not None and config.vault.directory is None:
+        paths.append(config.local.path)
+    return tuple(os.fsencode(path) for path in paths if path)
+
+
+class SourceFactory:
+    """Makes sources for one process."""
+
+    def __init__(
+        self, config: Config, keys: DomainKeys, clock: Clock, meters: Meters, mounts: MountWatch
+    ) -> None:
+        self._config = config
+        self._keys = keys
+        self._clock = clock
+        self._meters = meters
+        self._mounts = mounts
+        self._copier = SqliteCopier(config.daemon.state)
+
+    def make(
+        self, name: str, source: SourceConfig, *, now: bool = False
+    ) -> tuple[Source, Executor | None]:
+        """Return a configured source, and a thread of its own if its reading has to wait.
+
+        `now`: a command is due although it ran not long ago.
+        """
+        if source.kind == "command":
+            thread = ThreadPoolExecutor(1, thread_name_prefix=f"command:{name}")
+            return self._command(name, source, now=now), thread
+        return self._files(name, source), None
+
+    def _command(self, name: str, source: SourceConfig, *, now: bool) -> CommandSource:
+        keys = self._keys
+        return CommandSource(
+            name,
+            os.fsencode(source.file_name),
+            source.command,
+            every_seconds=source.every_seconds,
+            timeout_seconds=source.timeout_seconds,
+            size_min=source.min_size_bytes,
+            chunking=Chunking(Cutter(keys.chunker_seed), keys.chunk_id, SMALL_FILE_MAX),
+            clock=self._clock,
+            ran=self._meters.command_ran,
+            now=now,
+        )
+
+    def _files(self, name: str, source: SourceConfig) -> FilesystemSource:
+        own, roots = own_paths(self._config), source.path_bytes
+        clones = tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in roots)
+        return FilesystemSource(
+            name,
+            roots,
+            rules=ExcludeRules(source.exclude),
+            cutter=Cutter(self._keys.chunker_seed),
+            hasher=self._keys.chunk_id,
+            clock=self._clock,
+            one_file_system=source.one_file_system,
+            exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
+            max_file_size=source.max_file_size_bytes,
+            ignore_paths=(*own, *clones),
+            mount_watch=self._mounts,
+            clone_directories=(os.fsencode(self._config.daemon.state), *clones),
+            sqlite_copier=self._copier if source.sqlite == "backup" else None,
+        )

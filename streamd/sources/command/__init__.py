@@ -1,0 +1,1 @@
+"""What a program writes to its standard output, as a source; and programs run around captures."""
