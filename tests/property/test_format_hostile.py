@@ -34,6 +34,8 @@ from streamd.format import (
     control,
     envelope,
     frame,
+    history_run,
+    index_run,
     keys,
     layout,
     pack,
@@ -187,7 +189,10 @@ def test_a_copy_from_another_vault_is_refused(file: str) -> None:
         "C": lambda: checkpoint.decode_checkpoint(data, WRITER_PUBLIC, stranger.secret_for),
         "G": lambda: control.decode_condemned(data, WRITER_PUBLIC, stranger.secret_for),
         "F": lambda: control.decode_finalised(data, WRITER_PUBLIC, stranger.secret_for),
+        "X": lambda: decode_index(data, WRITER_PUBLIC, stranger.secret_for),
+        "H": lambda: history_run.decode_run(data, WRITER_PUBLIC, stranger.secret_for),
     }
+    decode_index = index_run.decode_shard if "shard" in file else index_run.decode_manifest
     with pytest.raises((VaultDamaged, KeyRejected)):
         decoders[chr(data[8])]()
 
