@@ -14,7 +14,8 @@ from streamd.daemon import compose
 from streamd.daemon.status import path_texts
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode
-from streamd.maintenance.verify import Level, Verifier, VerifyReport
+from streamd.maintenance.verify import Verifier
+from streamd.maintenance.verify_report import Level, VerifyReport
 
 _SHOWN: Final = 20
 

@@ -1,167 +1,153 @@
 """Prove the vault: what is listed, what it says, and at the highest level every byte of it.
 
-    list       names, sizes and density of the journals: one listing, nothing is read
-    structure  every root and segment is authenticated, every replay compared with the next
+    list       names, sizes, dense journals, and what the index remembers: one listing
+    structure  every root, run and segment is authenticated, every replay compared with the next
                checkpoint, and everything that any kept state needs is in some readable index
+    sample     a random part of the frames is read and hashed: enough to find a thousandth damaged
     full       every object is read, every pack compared with its name, every chunk with its id
 
 Damage is reported twice: as objects, and as the paths and versions that cannot be had any more.
 """
 
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Mapping
+from contextlib import closing
 from functools import partial
 from itertools import pairwise
 from typing import Final
 
 from streamd.effects import Clock
-from streamd.errors import NotFound, VaultDamaged
-from streamd.format import envelope, layout, pack
+from streamd.errors import VaultDamaged
+from streamd.format import layout
 from streamd.format.checkpoint import CheckpointRoot, JournalMark
-from streamd.format.keys import Role
+from streamd.format.layout import JournalPosition
 from streamd.format.segment import Segment
+from streamd.maintenance.affected import AffectedSearch
 from streamd.maintenance.live import LiveSet
-from streamd.model.entry import FileVersion
+from streamd.maintenance.verify_content import ContentCheck
+from streamd.maintenance.verify_listing import ListingCheck
+from streamd.maintenance.verify_report import FrameId, Level, VerifyReport
 from streamd.model.ids import SourceId, WriterId
-from streamd.model.record import SOURCE_KEY, Op, Record, parse_version_key
-from streamd.storage.port import BlobInfo
-from streamd.vault.chunk_reader import Holder, ReadJob
-from streamd.vault.journal_reader import Damage, JournalReader, follows
-from streamd.vault.parallel import OBJECT_FAULTS, in_thread, in_waves
+from streamd.policy.sampling import sample_size
+from streamd.storage.port import BlobName
+from streamd.vault.chunk_reader import Holder
+from streamd.vault.history_reader import HistoryReader
+from streamd.vault.index_reader import IndexGeneration, generations, read_manifest
+from streamd.vault.journal_reader import Damage, JournalReader
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.state_reader import CheckpointRow, StateReader
-from streamd.vault.tree_state import TreeState, decode_version
+from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
 
-AFFECTED_MAX: Final = 10_000  # rows of the report; the count goes on
-_INSTANTS_MAX: Final = 200  # states looked through for affected paths, for each source
-_PACK_WIDTH: Final = 4  # whole packs in memory at a time
 _BATCH: Final = 500
-_SIZE_MIN: Final = envelope.HEADER_AT
-
-
-class Level(StrEnum):
-    """How deep to look; each level contains those before it."""
-
-    LIST = "list"
-    STRUCTURE = "structure"
-    FULL = "full"
-
-
-@dataclass(frozen=True, slots=True)
-class Affected:
-    """A version that cannot be had whole, at a path that it has in a kept state."""
-
-    source: str
-    path: bytes
-    at_us: int  # an instant at which this is the version
-    mtime_ns: int
-
-
-@dataclass(slots=True)
-class VerifyReport:
-    """What was looked at, and what is wrong."""
-
-    level: Level
-    object_count: int = 0
-    object_bytes: int = 0
-    read_bytes: int = 0
-    segment_count: int = 0
-    checkpoint_count: int = 0
-    pack_count: int = 0
-    chunk_count: int = 0  # needed by some kept state
-    missing_count: int = 0  # of these, nowhere to be had
-    strangers: list[str] = field(default_factory=list)  # objects whose names mean nothing here
-    damage: list[Damage] = field(default_factory=list)
-    affected: list[Affected] = field(default_factory=list)
-    affected_count: int = 0
-    seconds: float = 0.0
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether nothing is damaged. Strangers do no harm."""
-        return not self.damage and not self.missing_count
+_Marks = dict[tuple[bytes, JournalPosition], bytes]
 
 
 class Verifier:
     """Looks at one vault, once."""
 
-    def __init__(self, vault: Vault, level: Level, *, clock: Clock) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        level: Level,
+        *,
+        clock: Clock,
+        known: Mapping[str, int] | None = None,
+        seed: int = 0,
+        draws: int | None = None,
+    ) -> None:
+        """Prepare to look.
+
+        `known` has the objects that this host remembers, if it does; `seed` and `draws` say which
+        frames, and how many of them, level sample reads.
+        """
         self._vault = vault
         self._clock = clock
         self._states = StateReader(vault)
         self._chunks = self._states.chunks
+        self._seed = seed
+        self._draws = sample_size() if draws is None else draws
         self.report = VerifyReport(level)
+        self._listing = ListingCheck(vault, self.report, known)
 
     async def run(self) -> VerifyReport:
         """Verify. Raises KeyRejected beyond level list on a write-only host, and what the store
         raises when it cannot be reached; damage is in the report.
         """
         started = self._clock.monotonic()
-        await self._verify_listing()
+        await self._listing.run(self._states.journals())
         if self.report.level is not Level.LIST:
             await self._verify_structure()
-        self.report.damage = list(dict.fromkeys(self.report.damage))
         self.report.seconds = self._clock.monotonic() - started
         return self.report
-
-    def _found(self, name: str, what: str) -> None:
-        self.report.damage.append(Damage(name, what))
-
-    # -- list ------------------------------------------------------------------------------------
-
-    async def _verify_listing(self) -> None:
-        domain = self._vault.keys.domain
-        packs_at, has_checkpoint = layout.pack_prefix(domain), False
-        async for info in self._vault.store.scan(layout.domain_prefix(domain)):
-            self.report.object_count += 1
-            self.report.object_bytes += info.size_bytes
-            if not _is_known(info.name):
-                self.report.strangers.append(info.name)
-                continue
-            has_checkpoint |= layout.parse_checkpoint_name(info.name) is not None
-            what = _size_fault(info, is_pack=info.name.startswith(packs_at))
-            if what:
-                self._found(info.name, what)
-        for journal in self._states.journals():
-            await self._verify_density(journal, has_checkpoint=has_checkpoint)
-
-    async def _verify_density(self, journal: JournalReader, *, has_checkpoint: bool) -> None:
-        """Collection removes segments from the front only: whatever is left must be dense."""
-        rows = await journal.list_segments()
-        for last, row in pairwise(rows):
-            if not follows(row.position, last.position):
-                self._found(row.name, "segments between this one and the one before are missing")
-        if rows and rows[0].position.seq and not has_checkpoint:
-            self._found(rows[0].name, "the journal's beginning is gone, and there is no checkpoint")
 
     # -- structure -------------------------------------------------------------------------------
 
     async def _verify_structure(self) -> None:
-        live = LiveSet()
-        try:
+        with closing(LiveSet()) as live:
+            hashes = await self._verify_history()
             for journal in self._states.journals():
-                await self._verify_journal(journal, live)
+                await self._verify_journal(journal, live, hashes)
+            await self._verify_indexes()
             roots = await self._verify_checkpoints(live)
             await self._verify_replays(roots)
             try:
                 await live.mark_lists(self._chunks)
             except VaultDamaged as error:
-                self._found("chunk lists", str(error))
-            if self.report.level is Level.FULL:
-                await self._read_everything()
+                self.report.found("chunk lists", str(error))
+            content = ContentCheck(self._vault, self._chunks, self.report)
+            if self.report.level is Level.SAMPLE:
+                self.report.seed = self._seed
+                await content.sample(self._draws, self._seed, self._clock.now_us())
+            elif self.report.level is Level.FULL:
+                await content.everything()
             await self._verify_closure(live)
-        finally:
-            live.close()
-        self.report.damage.extend(self._chunks.damage)
+        for damage in self._chunks.damage:
+            self.report.found(damage.name, damage.what)
 
-    async def _verify_journal(self, journal: JournalReader, live: LiveSet) -> None:
-        async for segment in journal.journal(on_damage=self.report.damage.append):
+    async def _verify_journal(self, journal: JournalReader, live: LiveSet, hashes: _Marks) -> None:
+        def note(damage: Damage) -> None:
+            self.report.found(damage.name, damage.what)
+
+        async for segment in journal.journal(on_damage=note):
             self.report.segment_count += 1
+            name = journal.name_of(segment.position)
+            stated = hashes.get((journal.writer, segment.position), segment.hash)
+            if stated != segment.hash:
+                self.report.found(name, "a history run was made from another segment")
             try:
                 records = await in_thread(partial(segment.records, self._vault.keys.secret_for))
                 await live.mark_records(records)
             except VaultDamaged as error:
-                self._found(journal.name_of(segment.position), str(error))
+                self.report.found(name, str(error))
+
+    async def _verify_history(self) -> _Marks:
+        """Read every history run; return what the last segments they cover must be."""
+        hashes: _Marks = {}
+        reader = HistoryReader(self._vault)
+        for name in await reader.names():
+            self.report.run_count += 1
+            try:
+                root, _ = await reader.read_whole(name)
+            except OBJECT_FAULTS as error:
+                self.report.found(name, str(error))
+                continue
+            hashes[root.cover.writer, root.cover.last] = root.cover.hash
+        return hashes
+
+    async def _verify_indexes(self) -> None:
+        """Read every index generation that is complete."""
+        domain = self._vault.keys.domain
+        for generation, names in (await generations(self._vault)).items():
+            name = BlobName(layout.index_manifest_name(domain, generation))
+            if name not in names:
+                continue
+            try:
+                manifest = await read_manifest(self._vault, name)
+                index = IndexGeneration(self._vault, manifest, name)
+                async for _ in index.shards():
+                    self.report.run_count += 1
+            except OBJECT_FAULTS as error:
+                self.report.found(name, str(error))
 
     async def _verify_checkpoints(
         self, live: LiveSet
@@ -174,7 +160,7 @@ class Verifier:
                 (await self._states.load_checkpoint(root, check=True)).close()
                 await live.mark_checkpoint(root, self._chunks)
             except OBJECT_FAULTS as error:
-                self._found(row.name, str(error))
+                self.report.found(row.name, str(error))
                 continue
             roots.setdefault(row.source, []).append((row, root))
         return roots
@@ -187,7 +173,7 @@ class Verifier:
             for (_, first), (row, second) in pairwise(chain):
                 with await self._states.load_checkpoint(first) as state:
                     if await self._replay(state, second) and state.state != second.state:
-                        self._found(row.name, "is not what the journal before it leads to")
+                        self.report.found(row.name, "is not what the journal before it leads to")
 
     async def _replay(self, state: TreeState, until: CheckpointRoot) -> bool:
         """Bring `state` up to the marks of a root; return whether the journal is there."""
@@ -220,87 +206,34 @@ class Verifier:
             state.apply(record for record in records if record.source_ix == number)
         except VaultDamaged as error:
             position = segment.position
-            self._found(f"journal segment {position.epoch:x}/{position.seq:x}", str(error))
-
-    # -- full ------------------------------------------------------------------------------------
-
-    async def _read_everything(self) -> None:
-        domain = self._vault.keys.domain
-        packs = [
-            info
-            async for info in self._vault.store.scan(layout.pack_prefix(domain))
-            if layout.parse_pack_name(info.name) is not None
-        ]
-        async for info, result in in_waves(packs, self._read_pack, width=_PACK_WIDTH):
-            if isinstance(result, Exception):
-                self._found(info.name, str(result))
-        async for holder in self._chunks.holders():
-            if layout.parse_pack_name(holder.name) is None:
-                await self._read_inline(holder)
-
-    async def _read_pack(self, info: BlobInfo) -> None:
-        data = await self._vault.store.get(info.name)
-        self.report.read_bytes += len(data)
-        await in_thread(partial(pack.verify_pack_name, info.name, data))
-        # The name is right, so the index is the one that was written: now what it promises.
-        frames = pack.decode_pack_index(data, self._vault.keys.secret_for)
-        role = Role(envelope.parse(data, envelope.Kind.PACK).header.r)
-        await self._open_all(Holder(info.name, info.size_bytes, role, frames), data)
-
-    async def _read_inline(self, holder: Holder) -> None:
-        try:
-            data = await self._vault.store.get(holder.name)
-            self.report.read_bytes += len(data)
-            await self._open_all(holder, data)
-        except OBJECT_FAULTS as error:
-            self._found(holder.name, str(error))
-
-    async def _open_all(self, holder: Holder, data: bytes) -> None:
-        rows = holder.frames.table.frames
-        if not rows:
-            return
-        job = ReadJob(holder, tuple(rows))
-        part = memoryview(data)[job.offset :]
-
-        def check() -> list[str]:
-            opened = self._chunks.open_frames(job, part)
-            return [str(plain) for _, plain in opened if isinstance(plain, VaultDamaged)]
-
-        for what in await in_thread(check):
-            self._found(holder.name, what)
+            self.report.found(f"journal segment {position.epoch:x}/{position.seq:x}", str(error))
 
     # -- closure ---------------------------------------------------------------------------------
 
     async def _verify_closure(self, live: LiveSet) -> None:
-        """Everything that some kept state needs must be in a readable object."""
-        spoiled = {damage.name for damage in self.report.damage}
+        """Everything that some kept state needs must be in a frame that can be read."""
         number, packs = 0, set[str]()
         async for holder in self._chunks.holders():
             number += 1
             if layout.parse_pack_name(holder.name) is not None:
                 packs.add(holder.name)
-            if holder.name in spoiled and self.report.level is Level.FULL:
-                await self._claim_good(live, holder, number)
-            else:
-                await in_thread(partial(live.claim, holder.frames.table.ids, number))
+            await in_thread(partial(self._claim, live, holder, number))
         self.report.pack_count = len(packs)
         missing = await in_thread(partial(self._missing, live))
+        self.report.missing = missing
         self.report.missing_count = len(missing)
         if missing:
-            await self._name_affected(missing)
+            await AffectedSearch(self._states, missing, self.report).run()
 
-    async def _claim_good(self, live: LiveSet, holder: Holder, number: int) -> None:
-        """Of a damaged object, claim the frames that open."""
-        try:
-            data = await self._vault.store.get(holder.name)
-        except OBJECT_FAULTS:
+    def _claim(self, live: LiveSet, holder: Holder, number: int) -> None:
+        """Say that the frames of a holder have their chunks, but for those that do not open."""
+        table, bad = holder.frames.table, self.report.bad_frames
+        if not any(frame.name == holder.name for frame in bad):
+            live.claim(table.ids, number)
             return
-        rows = holder.frames.table.frames
-        job = ReadJob(holder, tuple(rows))
-        part = memoryview(data)[job.offset :] if rows else memoryview(b"")
-        for row, plain in await in_thread(lambda: list(self._chunks.open_frames(job, part))):
-            if not isinstance(plain, VaultDamaged):
-                live.claim(holder.frames.table.ids_of(row), number)
+        for row in table.frames:
+            if FrameId(holder.name, holder.role, row.first_chunk) not in bad:
+                live.claim(table.ids_of(row), number)
 
     def _missing(self, live: LiveSet) -> set[bytes]:
         missing: set[bytes] = set()
@@ -313,91 +246,3 @@ class Verifier:
                 batch = []
         missing.update(set(batch) - live.holders_of(batch).keys())
         return missing
-
-    async def _name_affected(self, missing: set[bytes]) -> None:
-        """Name the paths whose content lies in `missing`, in every kept state that has them."""
-        seen: set[tuple[SourceId, bytes, int]] = set()
-        for source, instants in (await self._instants(missing)).items():
-            for at_us in sorted(instants)[-_INSTANTS_MAX:]:
-                await self._look_through(source, at_us, missing, seen)
-
-    async def _instants(self, missing: set[bytes]) -> dict[SourceId, set[int]]:
-        """Return the instants at which an affected version may be found: source -> µs."""
-        found: dict[SourceId, set[int]] = {}
-        for row in await self._states.checkpoints():
-            found.setdefault(row.source, set()).add(row.at_ms * 1000 + 999)
-        for journal in self._states.journals():
-            async for head, records in journal.records():
-                for record in records:
-                    version = _version_in(record)
-                    if version is not None and await self._is_affected(version, missing):
-                        source = head.sources[record.source_ix]
-                        found.setdefault(source, set()).add(head.start_us + record.dt_us)
-        return found
-
-    async def _look_through(
-        self,
-        source: SourceId,
-        at_us: int,
-        missing: set[bytes],
-        seen: set[tuple[SourceId, bytes, int]],
-    ) -> None:
-        try:
-            state = await self._states.state_at(source, at_us)
-        except (*OBJECT_FAULTS, NotFound):
-            return
-        with state:
-            name = state.info().name if state.get(SOURCE_KEY) else "?"
-            for entry in state.walk():
-                version = entry.version
-                if version is None or not version.content:
-                    continue
-                key = (source, entry.path, version.ctime_ns or version.mtime_ns)
-                if key not in seen and await self._is_affected(version, missing):
-                    seen.add(key)
-                    self._affects(Affected(name, entry.path, at_us, version.mtime_ns))
-
-    def _affects(self, affected: Affected) -> None:
-        self.report.affected_count += 1
-        if len(self.report.affected) < AFFECTED_MAX:
-            self.report.affected.append(affected)
-
-    async def _is_affected(self, version: FileVersion, missing: set[bytes]) -> bool:
-        if any(run.id in missing for run in version.content):
-            return True
-        if not version.levels:
-            return False
-        try:
-            return any(run.id in missing for run in await self._chunks.expand(version))
-        except VaultDamaged:
-            return True
-
-
-def _is_known(name: str) -> bool:
-    return any(
-        parse(name) is not None
-        for parse in (
-            layout.parse_segment_name,
-            layout.parse_epoch_name,
-            layout.parse_pack_name,
-            layout.parse_checkpoint_name,
-            layout.parse_condemn_name,
-        )
-    )
-
-
-def _size_fault(info: BlobInfo, *, is_pack: bool) -> str:
-    """Say what is wrong with an object's size: padding leaves few sizes possible."""
-    size = info.size_bytes
-    if not _SIZE_MIN < size <= envelope.OBJECT_SIZE_MAX:
-        return f"{size} bytes are no possible size"
-    if layout.parse_epoch_name(info.name) is not None:
-        return ""  # the only kind that is not padded
-    padded = pack.padded_pack_size(size) if is_pack else envelope.padme(size)
-    return "" if padded == size else "cut off: its size is none that padding leaves"
-
-
-def _version_in(record: Record) -> FileVersion | None:
-    if record.op != Op.SET or parse_version_key(record.key) is None:
-        return None
-    return decode_version(record.value)

@@ -143,7 +143,8 @@ class AzureBlobStore:
                         raise VaultDamaged(f"{name} is listed after {last}", name=name)
                     last = name
                     modified_us = int(row.last_modified.timestamp()) * MICROSECONDS
-                    yield BlobInfo(BlobName(name), row.size, modified_us)
+                    md5 = bytes(row.content_settings.content_md5 or b"")
+                    yield BlobInfo(BlobName(name), row.size, modified_us, md5)
 
     async def delete(self, name: BlobName) -> None:
         """Delete `name`; see the port."""

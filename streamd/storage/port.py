@@ -19,6 +19,7 @@ class BlobInfo:
     name: BlobName
     size_bytes: int
     modified_us: int  # by the storage's clock, microseconds since the Unix epoch
+    md5: bytes = b""  # of the content, if the storage keeps one: then it is a part of its listing
 
 
 class BlobStore(Protocol):

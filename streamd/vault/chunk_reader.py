@@ -20,8 +20,9 @@ from streamd.format.pack import PACK_HEAD_GUESS, FrameHolder
 from streamd.model.entry import ContentRun, EntryType, FileVersion
 from streamd.model.ids import CHUNK_ID_SIZE
 from streamd.storage.port import BlobInfo, BlobName
+from streamd.vault.index_reader import IndexGeneration, newest_index
 from streamd.vault.journal_reader import Damage
-from streamd.vault.parallel import in_thread, in_waves
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread, in_waves
 from streamd.vault.vault import Vault
 
 WIDTH: Final = 16  # indexes read at a time
@@ -29,6 +30,7 @@ READ_WIDTH: Final = 8  # ranges read at a time
 GAP_MAX: Final = 256 * 1024  # reading on is cheaper than asking again
 RANGE_MAX: Final = 4 * 1024 * 1024
 SEGMENT_HEAD: Final = 256 * 1024  # segments up to here are read whole
+INDEX_PAYS: Final = 64  # objects; with fewer, reading all their indexes costs no more
 CACHED_CHUNKS_MAX: Final = 4_000_000  # ids kept in decoded indexes: 130 MiB or so
 RUNS_MAX: Final = 1 << 25  # a content list longer than that is an attack
 ZEROS: Final = bytes(1024 * 1024)
@@ -80,6 +82,9 @@ class ChunkReader:
         self._secret_for = vault.keys.secret_for
         self._opener = FrameOpener(self._secret_for, vault.keys.domain_keys, vault.identity)
         self._objects: list[BlobInfo] | None = None
+        self._infos: dict[BlobName, BlobInfo] = {}
+        self._index: IndexGeneration | None = None
+        self._index_is_read = False
         self._cache: dict[BlobName, tuple[Holder, ...]] = {}
         self._cached_chunks = 0
         self._places: dict[bytes, Place] = {}
@@ -89,9 +94,7 @@ class ChunkReader:
 
     async def holders(self, role: Role | None = None) -> AsyncIterator[Holder]:
         """Yield the frames of every pack and segment, packs first, the newest first."""
-        if self._objects is None:
-            self._objects = await self._list_objects()
-        async for info, result in in_waves(self._objects, self._load, width=WIDTH):
+        async for info, result in in_waves(await self._listed(), self._load, width=WIDTH):
             if isinstance(result, Exception):
                 self._note(info.name, str(result))
                 continue
@@ -99,9 +102,24 @@ class ChunkReader:
                 if role is None or holder.role is role:
                     yield holder
 
+    async def holders_of(self, name: BlobName) -> tuple[Holder, ...]:
+        """Return the frames of one object; none, and a note in `damage`, if it is unreadable."""
+        await self._listed()
+        info = self._infos.get(name)
+        if info is None:
+            return ()
+        try:
+            return await self._load(info)
+        except OBJECT_FAULTS as error:
+            self._note(name, str(error))
+            return ()
+
     async def locate(self, ids: Iterable[bytes], role: Role) -> set[bytes]:
         """Find chunks; return those that are nowhere. Those known already cost nothing."""
         missing = {chunk for chunk in ids if chunk not in self._places}
+        if not missing:
+            return missing
+        await self._locate_by_index(missing, role)
         if not missing:
             return missing
         async for holder in self.holders(role):
@@ -109,6 +127,23 @@ class ChunkReader:
             if not missing:
                 break
         return missing
+
+    async def _locate_by_index(self, missing: set[bytes], role: Role) -> None:
+        """Find chunks where the newest index generation has them, if there is one.
+
+        It pays when there are many objects. What it does not know, or has wrong, stays missing.
+        """
+        index = await self.index() if len(await self._listed()) >= INDEX_PAYS else None
+        places = {} if index is None else await index.find(missing)
+        async for _, holders in in_waves(
+            sorted({name for name in places.values() if name in self._infos}),
+            self.holders_of,
+            width=WIDTH,
+        ):
+            assert not isinstance(holders, Exception), "holders_of notes what is wrong"
+            for holder in holders:
+                if holder.role is role:
+                    self._find_in(holder, missing)
 
     def place_of(self, chunk: bytes) -> Place:
         """Return where a located chunk is."""
@@ -139,6 +174,20 @@ class ChunkReader:
             if chunk in missing and (holder.name, holder.role, row.first_chunk) not in self._bad:
                 self._places[chunk] = Place(holder, row)
                 missing.discard(chunk)
+
+    async def _listed(self) -> list[BlobInfo]:
+        """Return all packs and segments; listed once, as they were when first asked for."""
+        if self._objects is None:
+            self._objects = await self._list_objects()
+            self._infos = {info.name: info for info in self._objects}
+        return self._objects
+
+    async def index(self) -> IndexGeneration | None:
+        """Return the newest index generation, read once; None if there is none that is good."""
+        if not self._index_is_read:
+            # what is wrong with an index is for a verification to say: nothing depends on it
+            self._index, self._index_is_read = await newest_index(self._vault, []), True
+        return self._index
 
     async def _list_objects(self) -> list[BlobInfo]:
         domain, store = self._vault.keys.domain, self._vault.store

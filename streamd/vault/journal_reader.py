@@ -6,8 +6,9 @@ the journal at all. Old segments may have been collected, so a journal may begin
 segment is believed for its signature alone, unless a checkpoint's mark says what precedes it.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from streamd.errors import VaultDamaged
@@ -142,12 +143,30 @@ class JournalReader:
 
     # -- listings: header and records only, believed without a signature --------------------------
 
-    async def segment_heads(self) -> AsyncIterator[SegmentHead]:
-        """Yield what the headers say, unauthenticated; segments that do not parse are left out."""
+    async def segment_heads(
+        self, known: Mapping[BlobName, SegmentHead] = MappingProxyType({})
+    ) -> AsyncIterator[SegmentHead]:
+        """Yield what the headers say, unauthenticated; segments that do not parse are left out.
+
+        Those that are `known` are not read, unless they have another size by now.
+        """
+
+        async def head_of(row: SegmentRow) -> SegmentHead:
+            head = known.get(row.name)
+            if head is not None and head.size_bytes == row.size_bytes:
+                return head
+            return self._head_of(row, await self._read_head(row))
+
         rows = await self.list_segments()
-        async for row, parsed in in_waves(rows, self._read_head, width=WAVE_SEGMENTS):
-            if isinstance(parsed, Envelope):
-                yield self._head_of(row, parsed)
+        async for _, head in in_waves(rows, head_of, width=WAVE_SEGMENTS):
+            if isinstance(head, SegmentHead):
+                yield head
+
+    async def records_of(self, head: SegmentHead) -> list[Record]:
+        """Return the records of one segment, unauthenticated: for listings. Raises VaultDamaged."""
+        row = SegmentRow(head.position, head.name, head.size_bytes)
+        _, records = await self._read_records(row)
+        return records
 
     async def records(
         self, *, since_us: int | None = None, until_us: int | None = None

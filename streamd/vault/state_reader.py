@@ -5,7 +5,7 @@ journal behind that checkpoint has been thinned, T falls back to what was kept b
 the answer says so.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -21,12 +21,13 @@ from streamd.format.keys import KeySource, Role
 from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.model.entry import SourceInfo
 from streamd.model.ids import SourceId, WriterId, to_text
-from streamd.model.record import NO_SOURCE, SOURCE_KEY, Gap, Mark, Op, Record
+from streamd.model.record import SOURCE_KEY, Gap, Mark, Op, Record
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.documents import utc_text
 from streamd.vault.journal_reader import Damage, JournalReader, SegmentHead
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
+from streamd.vault.record_reader import RecordReader, heads_in
 from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
 
@@ -61,6 +62,15 @@ class _Timeline:
     gaps: list[Gap] = field(default_factory=list)
     marks: list[tuple[int, Mark]] = field(default_factory=list)
 
+    def add(self, at_us: int, record: Record) -> None:
+        """Note a record that says something of the source itself."""
+        if record.op == Op.SET and record.key == SOURCE_KEY:
+            self.info = wire.decode(_INFO, record.value, "a source's name")
+        elif record.op == Op.GAP:
+            self.gaps.append(wire.decode(_GAP, record.value, "a gap"))
+        elif record.op == Op.MARK:
+            self.marks.append((at_us, wire.decode(_MARK, record.value, "a mark")))
+
 
 class StateReader:
     """Answers questions about the sources of an open vault; remembers listings it has read."""
@@ -69,7 +79,7 @@ class StateReader:
         self.chunks = ChunkReader(vault)
         self._vault = vault
         self._heads: list[SegmentHead] | None = None
-        self._timelines: dict[SourceId, _Timeline] | None = None
+        self._timelines: dict[SourceId, _Timeline] = {}
 
     def source_id(self, source: str | SourceId) -> SourceId:
         """Return the id of a source given by name or id."""
@@ -86,7 +96,11 @@ class StateReader:
     async def heads(self) -> list[SegmentHead]:
         """Return the heads of all segments of the domain, in order of time."""
         if self._heads is None:
-            found = [head for each in self.journals() async for head in each.segment_heads()]
+            index = await self.chunks.index()
+            found: list[SegmentHead] = []
+            for each in self.journals():
+                known = {} if index is None else heads_in(index, each.writer)
+                found += [head async for head in each.segment_heads(known)]
             self._heads = sorted(found, key=lambda head: (head.start_us, head.position))
         return self._heads
 
@@ -154,37 +168,51 @@ class StateReader:
         return (await self._timeline(source)).marks
 
     async def _timeline(self, source: str | SourceId) -> _Timeline:
-        if self._timelines is None:
-            timelines: dict[SourceId, _Timeline] = {}
-            for journal in self.journals():
-                async for head, records in journal.records():
-                    for record in records:
-                        _add(timelines, head, record)
-            self._timelines = timelines
-        return self._timelines.get(self.source_id(source), _Timeline())
+        wanted = self.source_id(source)
+        known = self._timelines.get(wanted)
+        if known is None:
+            known = _Timeline()
+            async for at_us, record in self._records(wanted, prefixes=(SOURCE_KEY,)):
+                known.add(at_us, record)
+            self._timelines[wanted] = known
+        return known
 
     async def changes(
-        self, source: str | SourceId, from_us: int, to_us: int
+        self,
+        source: str | SourceId,
+        from_us: int,
+        to_us: int,
+        *,
+        prefixes: Sequence[bytes] | None = None,
     ) -> AsyncIterator[tuple[int, Record]]:
         """Yield (instant, record) of every kind with from_us < instant <= to_us, in order.
 
-        For listings: the records are decrypted, but their signatures are not checked.
+        For listings: the records are decrypted, but their signatures are not checked. `prefixes`
+        leaves out changes of keys that begin otherwise.
         """
-        async for at_us, record in self._records(self.source_id(source), from_us, to_us):
+        records = self._records(self.source_id(source), from_us, to_us, prefixes)
+        async for at_us, record in records:
             if from_us < at_us <= to_us:
                 yield at_us, record
 
     async def _records(
-        self, source: SourceId, since_us: int | None, until_us: int | None
+        self,
+        source: SourceId,
+        since_us: int | None = None,
+        until_us: int | None = None,
+        prefixes: Sequence[bytes] | None = None,
     ) -> AsyncIterator[tuple[int, Record]]:
-        readings = [each.records(since_us=since_us, until_us=until_us) for each in self.journals()]
-        async for head, records in _merged(readings, lambda item: item[0].start_us):
-            if source not in head.sources:
-                continue
-            number = head.sources.index(source)
-            for record in records:
-                if record.source_ix == number:
-                    yield head.start_us + record.dt_us, record
+        heads = await self.heads()
+        readings = []
+        for journal in self.journals():
+            own = sorted(
+                (head for head in heads if head.writer == journal.writer),
+                key=lambda head: head.position,
+            )
+            reader = RecordReader(self._vault, journal, own, source)
+            readings.append(reader.records(since_us=since_us, until_us=until_us, prefixes=prefixes))
+        async for item in _merged(readings, lambda item: item[0]):
+            yield item
 
     # -- checkpoints -----------------------------------------------------------------------------
 
@@ -388,23 +416,6 @@ class _Replay:
 
 def _load_page(state: TreeState, plain: memoryview) -> None:
     state.load(checkpoint.decode_page(plain))
-
-
-def _add(timelines: dict[SourceId, _Timeline], head: SegmentHead, record: Record) -> None:
-    """Note a record that belongs into the timeline of its source, or of all if it names none."""
-    is_info = record.op == Op.SET and record.key == SOURCE_KEY
-    if not is_info and record.op not in (Op.GAP, Op.MARK):
-        return
-    number = record.source_ix
-    for source in head.sources if number == NO_SOURCE else (head.sources[number],):
-        timeline = timelines.setdefault(source, _Timeline())
-        if is_info:
-            timeline.info = wire.decode(_INFO, record.value, "a source's name")
-        elif record.op == Op.GAP:
-            timeline.gaps.append(wire.decode(_GAP, record.value, "a gap"))
-        else:
-            mark = wire.decode(_MARK, record.value, "a mark")
-            timeline.marks.append((head.start_us + record.dt_us, mark))
 
 
 def _utc(at_us: int) -> str:

@@ -7,7 +7,8 @@ from vaultbuilder import VaultBuilder
 
 from streamd.format import envelope, layout, pack
 from streamd.format.keys import Role
-from streamd.maintenance.verify import Level, Verifier
+from streamd.maintenance.verify import Verifier
+from streamd.maintenance.verify_report import Level
 from streamd.model.record import version_key
 from streamd.vault.tree_state import decode_version
 
