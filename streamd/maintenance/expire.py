@@ -9,7 +9,6 @@
 Step 3 ends before anything is condemned; a crash anywhere leaves every kept point restorable.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from typing import Final
 
 import msgspec
 
-from streamd.catalog import objects
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.objects import ObjectState
 from streamd.errors import NotFound, PolicyRefused, VaultDamaged
@@ -57,7 +55,6 @@ from streamd.vault.state_reader import StateReader
 from streamd.vault.vault import Vault
 
 _RULES: Final = "retention_rules"  # in table meta: the rules of the last run, by source
-_POLL_SECONDS: Final = 0.2
 _Rules = dict[str, dict[str, int]]
 _DECODER: Final = msgspec.msgpack.Decoder(_Rules)
 Rules = Mapping[str, Rule]
@@ -448,13 +445,7 @@ class _Run:
 
     async def _is_durable(self, numbers: Sequence[int]) -> bool:
         """Wait a while for objects to arrive in the vault of record; say whether they did."""
-        loop = asyncio.get_running_loop()
-        patience_ends = loop.time() + self._patience
-        while await self._site.catalog.read(objects.unfinished_among, numbers):
-            if loop.time() >= patience_ends:
-                return False
-            await asyncio.sleep(_POLL_SECONDS)
-        return True
+        return await self._site.are_durable(numbers, patience_seconds=self._patience)
 
 
 def _settled(report: PointReport, roots_us: set[int], end_us: int) -> PointReport:

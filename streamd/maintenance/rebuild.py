@@ -46,7 +46,14 @@ _CHUNK_BATCH: Final = 100_000  # chunks in one transaction
 _FID_MARGIN: Final = 1024  # generations of fids that collected history may have used
 _DIRENT: Final = msgspec.msgpack.Decoder(Dirent)
 _VERSION: Final = msgspec.msgpack.Decoder(FileVersion)
-_KINDS: Final = {"p": Kind.PACK, "j": Kind.SEGMENT, "c": Kind.CHECKPOINT, "e": Kind.EPOCH}
+_KINDS: Final = {
+    "p": Kind.PACK,
+    "j": Kind.SEGMENT,
+    "c": Kind.CHECKPOINT,
+    "e": Kind.EPOCH,
+    "h": Kind.HISTORY,
+    "x": Kind.INDEX,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ other objects are registered together with their bytes and then put, so that an 
 the vault is always in the catalog, and therefore reaches the vault of record.
 """
 
+import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,8 @@ from streamd.storage.port import BlobName
 from streamd.vault.vault import Vault
 from streamd.vault.writer import VaultWriter
 
-_OURS: Final = (Kind.CHECKPOINT, Kind.CONDEMN, Kind.FINAL)
+_POLL_SECONDS: Final = 0.2
+_OURS: Final = (Kind.CHECKPOINT, Kind.HISTORY, Kind.INDEX, Kind.CONDEMN, Kind.FINAL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,16 @@ class Site:
             needs=needs,
             data=bytes(encoded.data),
         )
+
+    async def are_durable(self, numbers: Sequence[int], *, patience_seconds: float) -> bool:
+        """Wait a while for objects to arrive in the vault of record; say whether they did."""
+        loop = asyncio.get_running_loop()
+        patience_ends = loop.time() + patience_seconds
+        while await self.catalog.read(objects.unfinished_among, numbers):
+            if loop.time() >= patience_ends:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+        return True
 
     async def finish_puts(self) -> None:
         """Put again what an interrupted run had registered: the same bytes, in the same order."""

@@ -155,12 +155,16 @@ class JournalReader:
             head = known.get(row.name)
             if head is not None and head.size_bytes == row.size_bytes:
                 return head
-            return self._head_of(row, await self._read_head(row))
+            return await self.read_head(row)
 
         rows = await self.list_segments()
         async for _, head in in_waves(rows, head_of, width=WAVE_SEGMENTS):
             if isinstance(head, SegmentHead):
                 yield head
+
+    async def read_head(self, row: SegmentRow) -> SegmentHead:
+        """Return what a segment's header says, unauthenticated. Raises VaultDamaged."""
+        return self._head_of(row, await self._read_head(row))
 
     async def records_of(self, head: SegmentHead) -> list[Record]:
         """Return the records of one segment, unauthenticated: for listings. Raises VaultDamaged."""

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from threading import Lock
 
 from streamd.effects import MICROSECONDS, Clock, Entropy
-from streamd.format import checkpoint, control, pack, segment
+from streamd.format import checkpoint, control, history_run, index_run, pack, segment
 from streamd.format.checkpoint import CheckpointRoot
 from streamd.format.control import Condemned, EpochRecord, Finalised
 from streamd.format.frame import FrameSealer, SealedBatch
+from streamd.format.history_run import HistoryRoot, HistoryRow
+from streamd.format.index_run import IndexManifest, IndexShard
 from streamd.format.keys import SALT_SIZE, SESSION_SECONDS_MAX, Role, Session, new_session
 from streamd.format.pack import EncodedObject
 from streamd.format.segment import SegmentDraft
@@ -78,6 +80,38 @@ class VaultWriter:
             root,
             keys=self.vault.keys,
             meta=self.session(Role.META),
+            signer=self.vault.signer,
+            entropy=self._entropy,
+        )
+
+    def encode_history(self, root: HistoryRoot, rows: Sequence[HistoryRow]) -> EncodedObject:
+        """Return a history run of sorted rows."""
+        return history_run.encode_run(
+            root,
+            rows,
+            keys=self.vault.keys,
+            meta=self.session(Role.META),
+            signer=self.vault.signer,
+            entropy=self._entropy,
+        )
+
+    def encode_index_shard(self, shard: IndexShard, generation: int) -> EncodedObject:
+        """Return a shard of an index generation."""
+        return index_run.encode_shard(
+            shard,
+            generation,
+            keys=self.vault.keys,
+            now_us=self._clock.now_us(),
+            signer=self.vault.signer,
+            entropy=self._entropy,
+        )
+
+    def encode_index_manifest(self, manifest: IndexManifest) -> EncodedObject:
+        """Return the manifest of an index generation, whose shards are in the vault already."""
+        return index_run.encode_manifest(
+            manifest,
+            keys=self.vault.keys,
+            now_us=self._clock.now_us(),
             signer=self.vault.signer,
             entropy=self._entropy,
         )

@@ -1,0 +1,229 @@
+"""Write history runs: the journal's records again, sorted by key, an hour or 65,536 at a time.
+
+What a run covers stays in the journal: the run only spares whoever asks for one file's versions
+from opening every segment. A host that may not read its own journal covers what it has written
+since its start, for of that it still has the session keys.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Final
+
+from streamd.catalog.db import get_bytes, put_value
+from streamd.errors import KeyRejected, VaultDamaged
+from streamd.format.envelope import Kind
+from streamd.format.history_run import (
+    RUN_BYTES_MAX,
+    RUN_RECORDS_MAX,
+    Cover,
+    HistoryRoot,
+    HistoryRow,
+)
+from streamd.format.layout import JournalPosition
+from streamd.format.segment import Segment
+from streamd.maintenance.site import Site
+from streamd.model.ids import SourceId
+from streamd.model.record import Op, Record
+from streamd.vault.history_reader import HistoryReader, ListedRun
+from streamd.vault.journal_reader import JournalReader, SegmentRow, follows
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread
+from streamd.vault.record_reader import of_source
+
+RECORDS_DUE: Final = 65_536
+HOUR_US: Final = 3_600_000_000
+DAY_US: Final = 24 * HOUR_US
+MERGE_MIN: Final = 2  # fewer runs of a day are left as they are
+_THROUGH: Final = "history_through"  # in table meta: the last segment that runs cover
+_KEPT_OPS: Final = frozenset({Op.SET, Op.DEL, Op.MARK, Op.GAP})
+
+
+@dataclass(slots=True)
+class _Stretch:
+    """Segments read and not yet written as runs."""
+
+    first: Segment | None = None
+    last: Segment | None = None
+    rows: dict[SourceId, list[HistoryRow]] = field(default_factory=dict)
+    record_count: int = 0
+    size: int = 0
+
+    def add(self, segment: Segment, records: Sequence[Record]) -> None:
+        """Take one more segment."""
+        self.first = self.first or segment
+        self.last = segment
+        for number, source in enumerate(segment.sources):
+            for record in of_source(records, number):
+                if record.op not in _KEPT_OPS:
+                    continue
+                rows = self.rows.setdefault(source, [])
+                at_us, key = segment.start_us + record.dt_us, record.key
+                if record.op not in (Op.SET, Op.DEL):
+                    key = b""
+                rows.append(HistoryRow(key, len(rows), at_us, int(record.op), record.value))
+                self.record_count += 1
+                self.size += len(key) + len(record.value)
+
+    def has_room_for(self, size: int, count: int) -> bool:
+        """Whether that many bytes and records more still fit into a run."""
+        return self.size + size <= RUN_BYTES_MAX and self.record_count + count <= RUN_RECORDS_MAX
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is long enough to be written."""
+        if self.first is None or self.last is None:
+            return False
+        return self.record_count >= RECORDS_DUE or self.last.end_us - self.first.start_us >= HOUR_US
+
+
+async def write_history(site: Site) -> int:
+    """Write the runs that are due; return how many. Raises what the store raises."""
+    journal = JournalReader(site.vault, site.vault.keys.writer)
+    through = await site.catalog.read(_read_through)
+    if through is None:
+        through = await _covered_through(site)
+    rows = [row for row in await journal.list_segments() if row.position > through]
+    stretch, written, last = _Stretch(), 0, through
+    for row in rows:
+        if stretch.last is not None and not follows(row.position, last):
+            stretch = _Stretch()  # behind a hole another stretch begins
+        last = row.position
+        try:
+            segment, records = await _read(site, journal, row)
+        except (KeyRejected, *OBJECT_FAULTS):
+            written += await _flush(site, stretch)
+            stretch = _Stretch()
+            continue
+        size = sum(len(record.key) + len(record.value) for record in records)
+        if not stretch.has_room_for(size, len(records)):
+            written += await _flush(site, stretch)
+            stretch = _Stretch()
+            if not stretch.has_room_for(size, len(records)):
+                continue  # this one alone is too much for a run: it stays a segment
+        stretch.add(segment, records)
+        if stretch.is_due:
+            written += await _flush(site, stretch)
+            stretch = _Stretch()
+    return written
+
+
+async def _read(
+    site: Site, journal: JournalReader, row: SegmentRow
+) -> tuple[Segment, list[Record]]:
+    segment = await journal.read_segment(row)
+    return segment, await in_thread(partial(segment.records, site.vault.keys.secret_for))
+
+
+async def _flush(site: Site, stretch: _Stretch) -> int:
+    """Write a run for each source in a stretch, and remember how far they reach."""
+    if stretch.first is None or stretch.last is None:
+        return 0
+    first, last = stretch.first, stretch.last
+    cover = Cover(site.vault.keys.writer, *first.position, *last.position, last.hash)
+    for source, rows in sorted(stretch.rows.items()):
+        root = HistoryRoot(source, 1, first.start_us, last.end_us, cover, ())
+        await _publish(site, root, rows)
+    await site.catalog.write(_write_through, last.position)
+    return len(stretch.rows)
+
+
+async def _publish(site: Site, root: HistoryRoot, rows: list[HistoryRow]) -> None:
+    ordered = sorted(rows, key=lambda row: (row.key, row.number))
+    encoded = await in_thread(partial(site.writer.encode_history, root, ordered))
+    await site.publish(Kind.HISTORY, encoded)
+
+
+async def _covered_through(site: Site) -> JournalPosition:
+    """Return how far runs reach that an earlier catalog knew of."""
+    reader, found = HistoryReader(site.vault), JournalPosition(0, 0)
+    newest: dict[SourceId, ListedRun] = {run.span.source: run for run in await reader.listed()}
+    for run in newest.values():
+        try:
+            opened = await reader.open(run)
+        except (KeyRejected, *OBJECT_FAULTS):
+            continue
+        if opened.root.cover.writer == site.vault.keys.writer:
+            found = max(found, opened.root.cover.last)
+    return found
+
+
+def _read_through(connection: sqlite3.Connection) -> JournalPosition | None:
+    stored = get_bytes(connection, _THROUGH)
+    if not stored:
+        return None
+    return JournalPosition(int.from_bytes(stored[:8], "big"), int.from_bytes(stored[8:], "big"))
+
+
+def _write_through(connection: sqlite3.Connection, position: JournalPosition) -> None:
+    stored = position.epoch.to_bytes(8, "big") + position.seq.to_bytes(8, "big")
+    put_value(connection, _THROUGH, stored)
+
+
+# -- days ------------------------------------------------------------------------------------------
+
+
+async def merge_history(site: Site, now_us: int) -> int:
+    """Merge the runs of days that are over; return how many were written.
+
+    Raises KeyRejected on a host that may not read, and what the store raises.
+    """
+    reader, written = HistoryReader(site.vault), 0
+    days: dict[tuple[SourceId, int], list[ListedRun]] = {}
+    for run in await reader.listed():
+        day = run.span.start_us // DAY_US
+        if run.span.level == 1 and (day + 1) * DAY_US < now_us - HOUR_US:
+            days.setdefault((run.span.source, day), []).append(run)
+    done = {
+        (run.span.source, run.span.start_us // DAY_US)
+        for run in await reader.listed()
+        if run.span.level > 1
+    }
+    for place, runs in sorted(days.items()):
+        if place not in done and len(runs) >= MERGE_MIN:
+            written += await _merge(site, reader, runs)
+    return written
+
+
+async def _merge(site: Site, reader: HistoryReader, runs: Sequence[ListedRun]) -> int:
+    """Write the runs of one day as few ones of level 2. One that is damaged ends it: none then."""
+    try:
+        parts = [await reader.read_whole(run.name) for run in runs]
+    except OBJECT_FAULTS:
+        return 0
+    groups: list[list[tuple[HistoryRoot, list[HistoryRow]]]] = [parts[:1]]
+    for before, after in pairwise(parts):
+        size = sum(_size(rows) for _, rows in (*groups[-1], after))
+        count = sum(len(rows) for _, rows in (*groups[-1], after))
+        is_next = follows(after[0].cover.first, before[0].cover.last)
+        if is_next and size <= RUN_BYTES_MAX and count <= RUN_RECORDS_MAX:
+            groups[-1].append(after)
+        else:
+            groups.append([after])
+    written = 0
+    for group in groups:
+        if len(group) >= MERGE_MIN:
+            await _publish(site, *_merged(group))
+            written += 1
+    return written
+
+
+def _size(rows: Sequence[HistoryRow]) -> int:
+    return sum(len(row.key) + len(row.value) for row in rows)
+
+
+def _merged(
+    group: Sequence[tuple[HistoryRoot, list[HistoryRow]]],
+) -> tuple[HistoryRoot, list[HistoryRow]]:
+    first, last = group[0][0], group[-1][0]
+    if first.source != last.source:
+        raise VaultDamaged("runs of different sources cannot be merged")
+    cover = Cover(first.cover.writer, *first.cover.first, *last.cover.last, last.cover.hash)
+    rows: list[HistoryRow] = []
+    for _, part in group:
+        start = len(rows)
+        rows += [
+            HistoryRow(row.key, start + row.number, row.at_us, row.op, row.value) for row in part
+        ]
+    return HistoryRoot(first.source, 2, first.start_us, last.end_us, cover, ()), rows
