@@ -20,7 +20,7 @@ from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, wire
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import Envelope, Header, Kind, SectionDraft, Signer
+from streamd.format.envelope import Envelope, Header, Kind, SectionDraft, Signer, VerifyKey
 from streamd.format.keys import KeyChain, KeySource, Session
 from streamd.format.pack import EncodedObject
 from streamd.model.ids import SourceId
@@ -35,7 +35,7 @@ _ROOT_TAG: Final = "h"
 
 
 class HistoryRow(msgspec.Struct, array_like=True, frozen=True):
-    """One record: SET, DEL, MARK or GAP. `number` counts the run's records in journal order."""
+    """One record: SET, DEL, MARK, GAP or RESET. `number` counts the run's records in journal order."""
 
     key: bytes
     number: int
@@ -154,7 +154,7 @@ def decode_root(parsed: Envelope, secret_for: Callable[[KeySource], bytes]) -> H
 
 
 def decode_run(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> tuple[HistoryRoot, list[HistoryRow]]:
     """Parse and authenticate a whole run. Raises VaultDamaged, KeyRejected."""
     envelope.verify_signature(data, verify_key)

@@ -22,7 +22,7 @@ from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, wire
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import Envelope, Header, Kind, SectionDraft, Signer
+from streamd.format.envelope import Envelope, Header, Kind, SectionDraft, Signer, VerifyKey
 from streamd.format.keys import KeyChain, KeySource, index_source
 from streamd.format.pack import EncodedObject
 from streamd.model.ids import CHUNK_ID_SIZE
@@ -183,13 +183,13 @@ def _encoded(  # noqa: PLR0917 - private, called twice above
     return EncodedObject(name, data)
 
 
-def _opened(data: Buffer, verify_key: bytes) -> Envelope:
+def _opened(data: Buffer, verify_key: VerifyKey) -> Envelope:
     envelope.verify_signature(data, verify_key)
     return envelope.parse(data, Kind.INDEX)
 
 
 def decode_shard(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> IndexShard:
     """Parse and authenticate a shard. Raises VaultDamaged."""
     shard = wire.decode(_SHARD, _opened(data, verify_key).plain("x", secret_for), "an index shard")
@@ -211,7 +211,7 @@ def decode_shard(
 
 
 def decode_manifest(
-    data: Buffer, verify_key: bytes, secret_for: Callable[[KeySource], bytes]
+    data: Buffer, verify_key: VerifyKey, secret_for: Callable[[KeySource], bytes]
 ) -> IndexManifest:
     """Parse and authenticate a manifest. Raises VaultDamaged."""
     parsed = _opened(data, verify_key)

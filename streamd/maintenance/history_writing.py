@@ -37,7 +37,7 @@ HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
 MERGE_MIN: Final = 2  # fewer runs of a day are left as they are
 _THROUGH: Final = "history_through"  # in table meta: the last segment that runs cover
-_KEPT_OPS: Final = frozenset({Op.SET, Op.DEL, Op.MARK, Op.GAP})
+_KEPT_OPS: Final = frozenset({Op.SET, Op.DEL, Op.MARK, Op.GAP, Op.RESET})
 
 
 @dataclass(slots=True)

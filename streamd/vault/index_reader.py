@@ -11,7 +11,7 @@ from typing import Final
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout
 from streamd.format.crypto import Buffer
-from streamd.format.envelope import Kind
+from streamd.format.envelope import Kind, WriterKeys
 from streamd.format.index_run import (
     IndexManifest,
     IndexShard,
@@ -134,7 +134,7 @@ async def read_manifest(vault: Vault, name: BlobName) -> IndexManifest:
     return manifest
 
 
-def _verify_key(vault: Vault, data: Buffer) -> bytes:
+def _verify_key(vault: Vault, data: Buffer) -> WriterKeys:
     header = envelope.parse(data, Kind.INDEX).header
     verify_key = vault.verify_keys.get(WriterId(header.w))
     if verify_key is None or (header.v, header.d) != (vault.keys.vault, vault.keys.domain):
