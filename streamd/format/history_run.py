@@ -35,7 +35,10 @@ _ROOT_TAG: Final = "h"
 
 
 class HistoryRow(msgspec.Struct, array_like=True, frozen=True):
-    """One record: SET, DEL, MARK, GAP or RESET. `number` counts the run's records in journal order."""
+    """One record: SET, DEL, MARK, GAP or RESET.
+
+    `number` counts the run's records in the order of the journal.
+    """
 
     key: bytes
     number: int
