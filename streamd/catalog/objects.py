@@ -94,6 +94,11 @@ def mark_uploaded(connection: sqlite3.Connection, number: int) -> dict[str, int]
     return {str(name): int(first_us) for name, first_us in waited}
 
 
+def mark_elsewhere(connection: sqlite3.Connection, number: int) -> None:
+    """The object went to the vault of record directly: the local copy never had it."""
+    connection.execute("UPDATE object SET local = 0 WHERE number = ?", (number,))
+
+
 def pending_uploads(connection: sqlite3.Connection, limit: int, *, packs: bool) -> list[ObjectRow]:
     """Return objects on their way to the vault of record, oldest first: packs, or all others."""
     comparison = "=" if packs else "!="

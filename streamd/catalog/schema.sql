@@ -92,6 +92,7 @@ CREATE TABLE object (
     needs  BLOB NOT NULL DEFAULT x'90'
 );
 CREATE INDEX object_pending ON object (number) WHERE state < 2;
+CREATE INDEX object_local ON object (number, state, kind, size) WHERE local = 1;
 
 -- Sealed objects whose put has not been seen to succeed: put again, the same bytes, at the next start.
 CREATE TABLE unput (object INTEGER PRIMARY KEY, data BLOB NOT NULL);

@@ -89,6 +89,11 @@ def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
         notes.append(
             f"the last reload was refused, the old configuration runs on: {status.config_error}"
         )
+    if status.spool_full_since_us:
+        since = render.ago(status.spool_full_since_us, status.now_us)
+        notes.append(
+            f"the local copy is full since {since}: capture waits for room or for the container"
+        )
     if count := sum(source.problems for source in ordered):
         notes.append(f"{render.count(count)} entries are not protected: streamd problems")
     if count := sum(source.fuzzy for source in ordered):

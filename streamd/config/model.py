@@ -163,8 +163,8 @@ class LocalConfig(Table):
     )
     seed: Literal["auto", "copy", "bypass"] = Field(
         default="auto",
-        description="Whether the first full capture goes through this copy. `auto` bypasses it"
-        " when the source is larger than `max_size`.",
+        description="How packs go when this copy is at a bound: `auto` sends them to the container"
+        " directly, `copy` has them wait. `bypass` sends those of a first capture directly anyway.",
     )
 
 

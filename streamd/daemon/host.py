@@ -27,10 +27,12 @@ from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
 from streamd.daemon.sources import SourceFactory, own_paths
+from streamd.daemon.spooling import ConfigView, connect, open_spool
 from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
 from streamd.errors import AlreadyRunning, DiskFull
 from streamd.format import layout
+from streamd.maintenance.evict import LocalCopy
 from streamd.model.entry import SourceInfo
 from streamd.observe.logging import get_logger
 from streamd.pipeline.budget import Budget
@@ -42,6 +44,7 @@ from streamd.pipeline.in_flight import InFlight
 from streamd.pipeline.jobs import Stream
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import Sealer
+from streamd.pipeline.spool import Spool
 from streamd.pipeline.upload import Uploader
 from streamd.policy.backoff import Backoff
 from streamd.sources.filesystem.kept import KeptGroups
@@ -81,7 +84,10 @@ class Host:
     survey_numbers: Iterator[int]
     mounts: MountWatch
     sources: SourceFactory
+    view: ConfigView
     traffic: Traffic
+    spool: Spool | None  # the store in front of a container
+    copy: LocalCopy | None
     was_clean: bool = False  # the last daemon stopped in good order
 
     async def protection(self, name: str, source: SourceConfig, *, now: bool = False) -> Protection:
@@ -153,7 +159,7 @@ async def open_host(
             host = await _assemble(
                 config, stores, vault, catalog, clock, entropy, meters, threads, sending, mounts
             )
-            await host.traffic.start(lambda: host.config)
+            await host.traffic.start(host.view)
             yield host
         finally:
             await catalog.aclose()
@@ -178,31 +184,28 @@ async def _assemble(  # noqa: PLR0917 - the parts
     writer = VaultWriter(vault, clock, entropy)
     journal = Journal(writer, clock, has_remote=stores.remote is not None)
     await _finish_puts(catalog, journal, stores)
-    fids = itertools.count(await catalog.write(next_fid_floor))
     await catalog.write(dirty.release_all)
     index = DedupIndex(catalog.open_reader)
     names = OwnerNames(clock)
-    budget = Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE))
     compression = CompressionChoice(config.pipeline.compression)
+    view = ConfigView(config)
+    spool, copy = open_spool(view, stores, catalog, clock, meters)
     pipeline = Pipeline(
         catalog=catalog,
         journal=journal,
-        store=RetryingBlobStore(stores.local, Backoff(cap_seconds=10), clock, entropy),
+        store=RetryingBlobStore(spool or stores.local, Backoff(cap_seconds=10), clock, entropy),
         sealer=Sealer(writer, index, compression.now, names.user, names.group),
         index=index,
         packer=lambda publish: Packer(writer, publish, threads),
-        budget=budget,
+        budget=Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE)),
         threads=threads,
         clock=clock,
         observer=meters,
     )
-    uploader = None
-    if stores.remote is not None:
-        uploader = Uploader(catalog, stores.local, stores.remote, meters, clock)
-        pipeline.on_durable = uploader.wake
-        compression.pile_bytes = lambda: pipeline.backlog_bytes
-    else:
-        meters.has_remote = False
+    uploader = _uploader(stores, catalog, pipeline, meters, clock)
+    compression.pile_bytes = lambda: pipeline.backlog_bytes
+    traffic = Traffic(catalog, clock, sending, uploader)
+    connect(spool, copy, view, traffic, uploader, meters)
     return Host(
         config=config,
         stores=stores,
@@ -216,12 +219,27 @@ async def _assemble(  # noqa: PLR0917 - the parts
         clock=clock,
         entropy=entropy,
         threads=threads,
-        fids=fids,
+        fids=itertools.count(await catalog.write(next_fid_floor)),
         survey_numbers=itertools.count(1),
         mounts=mounts,
         sources=SourceFactory(config, vault.keys.domain_keys, clock, meters, mounts),
-        traffic=Traffic(catalog, clock, sending, uploader),
+        view=view,
+        traffic=traffic,
+        spool=spool,
+        copy=copy,
     )
+
+
+def _uploader(
+    stores: Stores, catalog: Catalog, pipeline: Pipeline, meters: Meters, clock: Clock
+) -> Uploader | None:
+    """Return what copies to the container; None if the directory is the vault itself."""
+    if stores.remote is None:
+        meters.has_remote = False
+        return None
+    uploader = Uploader(catalog, stores.local, stores.remote, meters, clock)
+    pipeline.on_durable = uploader.wake
+    return uploader
 
 
 def take_lock(state: str) -> int:

@@ -79,8 +79,11 @@ class Daemon:
             self.config, clock=self.clock, entropy=self._entropy, meters=self.meters, kept=kept
         ) as host:
             self.host = host
+            host.view.now = lambda: self.config
             host.traffic.on_change = self.meters.traffic
-            await host.traffic.start(lambda: self.config)
+            host.traffic.apply()
+            if host.spool is not None:
+                host.spool.is_seeding = self._is_seeding
             self.upkeep = Upkeep(host, lambda: self.config)
             describe(self.meters, host, self.supervisor)
             host.was_clean = bool(await host.catalog.read(get_int, CLEAN_KEY))
@@ -110,6 +113,13 @@ class Daemon:
             await leave_handover(host, self.supervisor)
             await host.catalog.write(put_value, CLEAN_KEY, 1)
             self.supervisor.close()
+
+    def _is_seeding(self) -> bool:
+        """Whether bulk goes around the local copy: in the first capture of a source."""
+        local = self.config.local
+        if local is None or local.seed != "bypass":
+            return False
+        return any(one.is_seeding for one in self.supervisor.active().values())
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()

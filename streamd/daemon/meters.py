@@ -14,6 +14,7 @@ from streamd.observe.logging import get_logger
 from streamd.observe.metrics import Metrics
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.capture import Pipeline
+from streamd.policy.spool import Room
 from streamd.policy.traffic import Allowance
 
 _LOG: Final = get_logger("pipeline")
@@ -94,6 +95,26 @@ class Meters:
         limit = allowed.bytes_per_second
         self.metrics.upload_limit_bytes_per_second.set(math.inf if limit is None else limit)
         self.metrics.upload_paused.set(allowed.is_paused)
+
+    # -- the local copy --------------------------------------------------------------------------
+
+    def spool_filled(self, *, is_full: bool) -> None:
+        """Capture waits for room in the local copy, or does so no longer."""
+        self.metrics.spool_full.set(is_full)
+
+    def spool_bypassed(self, size_bytes: int) -> None:
+        """An object went to the container directly."""
+        self.metrics.spool_bypassed_bytes_total.inc(size_bytes)
+
+    def evicted(self, size_bytes: int) -> None:
+        """The local copy let go what the container has too."""
+        self.metrics.spool_evicted_bytes_total.inc(size_bytes)
+
+    def copy(self, room: Room) -> None:
+        """How full the local copy is."""
+        self.metrics.spool_bytes.set(room.copy_bytes)
+        self.metrics.spool_evictable_bytes.set(room.evictable_bytes)
+        self.metrics.spool_free_bytes.set(room.free_bytes)
 
     # -- uploads ---------------------------------------------------------------------------------
 

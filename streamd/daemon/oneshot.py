@@ -57,6 +57,8 @@ async def capture(
     started = loop.time()
     async with open_host(config, clock=clock, entropy=entropy, meters=meters) as host:
         protections = [await host.protection(name, one, now=True) for name, one in sources.items()]
+        if host.spool is not None and host.view.local_seed() == "bypass":
+            host.spool.is_seeding = lambda: any(one.is_seeding for one in protections)
         hold_until = clock.now_us() + hold_seconds * MICROSECONDS if hold_seconds else 0
         marks = [Mark(label or "held", "crash", hold_until)] if label or hold_seconds else []
         async with asyncio.TaskGroup() as group:

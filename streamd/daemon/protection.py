@@ -23,7 +23,7 @@ from streamd.daemon.meters import Meters
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
 from streamd.effects import MICROSECONDS, Clock, Entropy
-from streamd.model.record import Mark
+from streamd.model.record import Gap, Mark
 from streamd.observe.logging import get_logger
 from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.channel import BULK, LIVE
@@ -105,6 +105,16 @@ class Protection:
         self._is_ending = is_ending
         stream.on_committed = self._on_committed
         stream.new_fid = lambda: next(fids)
+
+    @property
+    def is_seeding(self) -> bool:
+        """Whether this is the first capture of the source, and it has not ended yet."""
+        return self._noticing.covered_us == EVER and not self.progress.scanned.is_set()
+
+    async def record_gap(self, start_us: int, end_us: int, reason: str) -> None:
+        """Record that between these instants not every version was captured."""
+        gap = Gap(start_us, end_us, reason, b"")
+        await self._pipeline.submit(self.stream, LIVE, Finding(), first_us=0, gaps=[gap])
 
     def close(self) -> None:
         """Close the reader, after the tasks have ended."""

@@ -52,6 +52,7 @@ class DaemonReport:
             memory_limit_bytes=daemon.config.pipeline.memory_limit_bytes,
             config_generation=daemon.generation,
             config_error=daemon.config_error,
+            spool_full_since_us=0 if host.spool is None else host.spool.full_since_us,
             upload_limit_bytes_per_second=traffic.bytes_per_second,
             upload_limit_reason=traffic.reason,
             upload_limit_until_us=traffic.until_us,

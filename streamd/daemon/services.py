@@ -12,6 +12,7 @@ from streamd.daemon.control import ControlServer
 from streamd.daemon.handover import Handover, leave
 from streamd.daemon.host import Host, watch_state
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
+from streamd.daemon.spooling import record_full_times
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
@@ -44,6 +45,7 @@ def services_of(
     if host.uploader is not None:
         services["upload"] = host.uploader.run
         services["traffic"] = host.traffic.run
+        services["spool"] = lambda: record_full_times(host, supervisor)
     return services
 
 

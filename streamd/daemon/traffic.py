@@ -107,6 +107,11 @@ class Traffic:
             self._uploader.hold(paused=found.is_paused)
         self.on_change(found)
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing may be sent now."""
+        return self._now.is_paused
+
     def report(self) -> TrafficReport:
         """Return what may be sent now."""
         ordered = self._now.reason in {"paused", "ordered"}

@@ -12,7 +12,6 @@ from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError
-from streamd.maintenance.evict import evict
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
 from streamd.policy.retention import Rule
@@ -107,16 +106,16 @@ class Upkeep:
         while True:
             await asyncio.sleep(EVICT_SECONDS)
             async with self._lock:
-                local = self._config().local
+                local, copy = self._config().local, self._host.copy
                 assert local is not None
-                count, size = await evict(
-                    self._host.catalog,
-                    self._host.stores.local,
-                    keep_seconds=local.keep_seconds,
-                    max_size_bytes=local.max_size_bytes,
-                    now_us=self._host.clock.now_us(),
+                assert copy is not None
+                count, size = await copy.expire(
+                    keep_seconds=local.keep_seconds, now_us=self._host.clock.now_us()
                 )
-                if count:
+                room = await copy.room()
+                size += await copy.evict(room.copy_bytes - local.max_size_bytes)  # a new bound
+                self._host.meters.copy(room)
+                if size:
                     _LOG.info("evicted", objects=count, bytes=size)
 
 

@@ -52,6 +52,22 @@ class VaultMetrics(MetricSet):
         self.upload_pending_bytes = self._gauge(
             "upload_pending_bytes", "Bytes durable locally that wait for their upload."
         )
+        self.spool_full = self._gauge(
+            "spool_full", "1 while capture waits for room in the local copy."
+        )
+        self.spool_bytes = self._gauge("spool_bytes", "Bytes in the local copy.")
+        self.spool_evictable_bytes = self._gauge(
+            "spool_evictable_bytes", "Bytes in the local copy that Azure has too."
+        )
+        self.spool_free_bytes = self._gauge(
+            "spool_free_bytes", "Bytes free in the file system of the local copy."
+        )
+        self.spool_bypassed_bytes_total = self._counter(
+            "spool_bypassed_bytes_total", "Bytes sent to Azure around a full local copy."
+        )
+        self.spool_evicted_bytes_total = self._counter(
+            "spool_evicted_bytes_total", "Bytes that left the local copy, Azure having them too."
+        )
         self.upload_limit_bytes_per_second = self._gauge(
             "upload_limit_bytes_per_second",
             "What may be sent to the container now; +Inf: as much as the link takes.",

@@ -152,8 +152,8 @@ class Uploader:
         except TimeoutError:
             return  # held: put again, the same bytes, when sending goes on
         except BlobNotFound:
-            # Only a sweep by hand can take an object that was never uploaded. It may still be
-            # that it arrived and the crash came before we wrote that down.
+            # It went to the container directly, or it arrived and the crash came before we wrote
+            # that down. Else only a sweep by hand can have taken it.
             await self._missing(row)
             return
         except (TransientError, PermanentError) as error:
@@ -162,10 +162,14 @@ class Uploader:
             await asyncio.sleep(_PAUSE_SECONDS if isinstance(error, PermanentError) else 1.0)
             return
         self.state = "uploading"
+        await self._done(row, loop.time() - started)
+
+    async def _done(self, row: ObjectRow, seconds: float) -> None:
+        """It is in the vault of record, by whatever way."""
         waited = await self._catalog.write(objects.mark_uploaded, row.number)
         now_us = self._clock.now_us()
         delays = {name: max(now_us - at, 0) / MICROSECONDS for name, at in waited.items()}
-        self._observer.uploaded(row, loop.time() - started, delays)
+        self._observer.uploaded(row, seconds, delays)
         if row.kind == Kind.PACK:
             self._wake[0].set()
 
@@ -187,4 +191,5 @@ class Uploader:
             self._observer.upload_failed(lost if isinstance(error, BlobNotFound) else error)
             await asyncio.sleep(_PAUSE_SECONDS)
         else:
-            await self._catalog.write(objects.mark_uploaded, row.number)
+            await self._catalog.write(objects.mark_elsewhere, row.number)
+            await self._done(row, 0.0)

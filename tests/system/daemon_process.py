@@ -46,6 +46,7 @@ class Daemon:
         source_options: dict[str, object] | None = None,
         tables: str = "",
         source: str = "tree",
+        local_options: dict[str, object] | None = None,
     ) -> None:
         workdir.mkdir(parents=True, exist_ok=True)
         self.workdir, self.tree, self.source = workdir, tree, source
@@ -64,7 +65,13 @@ class Daemon:
                     **(vault_options or {}),
                 },
                 **(
-                    {"local": {"path": str(workdir / "local"), "min_free": "1%"}}
+                    {
+                        "local": {
+                            "path": str(workdir / "local"),
+                            "min_free": "1%",
+                            **(local_options or {}),
+                        }
+                    }
                     if vault_url
                     else {}
                 ),

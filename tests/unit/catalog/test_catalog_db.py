@@ -18,7 +18,7 @@ from streamd.catalog.db import (
 from streamd.catalog.journal import JournalHead, load_head, next_fid_floor, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.errors import DiskFull, StreamdError
-from streamd.maintenance.evict import evict
+from streamd.maintenance.evict import LocalCopy
 from streamd.model.ids import FID_EPOCH_SHIFT
 from streamd.storage.memory import MemoryBlobStore
 from streamd.storage.port import BlobName
@@ -152,18 +152,17 @@ def test_chunks_move_with_what_holds_them(catalog) -> None:
 # -- eviction --------------------------------------------------------------------------------------
 
 
-async def evicting(catalog, rows, *, keep_seconds: int, max_size: int, now_us: int):
-    """Register (name, kind, size, put_us, state), evict, and return what is left in the copy."""
+async def expiring(catalog, rows, *, keep_seconds: int, now_us: int):
+    """Register (name, kind, size, put_us, state), expire, and return what is left in the copy."""
     local = MemoryBlobStore(ManualClock())
     for name, kind, size, put_us, state in rows:
         await local.put(BlobName(name), bytes(size))
         await catalog.write(
             objects.add, name=name, kind=kind, size=size, now_us=put_us, state=state
         )
-    result = await evict(
-        catalog, local, keep_seconds=keep_seconds, max_size_bytes=max_size, now_us=now_us
-    )
-    return result, {info.name async for info in local.scan("")}
+    copy = LocalCopy(catalog, local, "/")
+    result = await copy.expire(keep_seconds=keep_seconds, now_us=now_us)
+    return copy, result, {info.name async for info in local.scan("")}
 
 
 @pytest.mark.asyncio
@@ -175,17 +174,23 @@ async def test_only_what_the_container_has_leaves_the_copy(catalog) -> None:
         ("d", "J", 10, 1, ObjectState.UNPUT),
         ("e", "C", 10, 1, ObjectState.VAULT),
     ]
-    result, left = await evicting(catalog, rows, keep_seconds=0, max_size=0, now_us=10**12)
+    copy, result, left = await expiring(catalog, rows, keep_seconds=0, now_us=10**12)
     assert left == {"b", "d", "e"}
     assert result == (2, 20)
+    room = await copy.room()
+    assert (room.copy_bytes, room.evictable_bytes) == (30, 0)
+    assert await copy.is_ahead()
+    assert await copy.evict(1) == 0
 
 
 @pytest.mark.asyncio
 async def test_the_young_stay_and_the_oldest_go_first_when_it_is_too_large(catalog) -> None:
     rows = [(f"p{n}", "P", 10, n * 10**6, ObjectState.VAULT) for n in range(10)]
-    result, left = await evicting(catalog, rows, keep_seconds=5, max_size=10**9, now_us=9 * 10**6)
+    copy, result, left = await expiring(catalog, rows, keep_seconds=5, now_us=9 * 10**6)
     assert left == {f"p{n}" for n in range(5, 10)}
     assert result[0] == 5
-    local = MemoryBlobStore(ManualClock())
-    again = await evict(catalog, local, keep_seconds=5, max_size_bytes=20, now_us=9 * 10**6)
-    assert again == (3, 30)
+    assert await copy.evict(21) == 30
+    room = await copy.room()
+    assert (room.copy_bytes, room.evictable_bytes) == (20, 20)
+    assert not await copy.is_ahead()
+    assert await copy.evict(-1) == 0
