@@ -165,6 +165,9 @@ def set_problem(connection: sqlite3.Connection, source: int, problem: Problem) -
 
 def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[bytes]) -> None:
     """Forget the problems of entries that were captured well."""
+    some = "SELECT 1 FROM problem WHERE source = ? LIMIT 1"
+    if connection.execute(some, (source,)).fetchone() is None:
+        return  # as nearly always: then there is nothing to look up for each entry
     connection.executemany(
         "DELETE FROM problem WHERE source = ? AND path = ?", [(source, path) for path in paths]
     )

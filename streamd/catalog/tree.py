@@ -10,116 +10,19 @@ catalog's writer thread.
 import sqlite3
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
+from streamd.catalog.lookup import DEPTH_MAX, parts_of
 from streamd.format import state_sum
 from streamd.model.entry import Dirent, EntryType, SourceInfo
 from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
 from streamd.model.record import SOURCE_KEY, Op, Record, dirent_key, version_key
 
-S = TypeVar("S")
-
-_IN_MAX = 500  # parameters of one IN (…)
-_DEPTH_MAX = 100_000  # a bound for the way up, against a cycle that a bug would make
-
-
-class NodeRow(NamedTuple):
-    """A captured file: its identity, what stat said then, and whether it must be read again."""
-
-    fid: int
-    stat: HostStat
-    again: int
-
-
-_STAT_COLUMNS = (
-    "n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns, n.dev, n.ino, n.nlink, n.rdev"
-)
-
-
-class TreeLookup:
-    """Read-only questions about one source's tree. One thread at a time."""
-
-    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
-        self._connection = connection
-        self.source = source
-        self.root = -source
-
-    def children(self, parent: int) -> dict[bytes, NodeRow]:
-        """Return all entries of a directory."""
-        rows = self._connection.execute(
-            f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS}"
-            " FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?",
-            (parent,),
-        )
-        return {row[0]: NodeRow(row[1], HostStat._make(row[3:]), row[2]) for row in rows}
-
-    def named(self, parent: int, names: Sequence[bytes]) -> dict[bytes, NodeRow]:
-        """Return the entries of a directory that have one of these names."""
-        found: dict[bytes, NodeRow] = {}
-        for start in range(0, len(names), _IN_MAX):
-            part = names[start : start + _IN_MAX]
-            marks = ",".join("?" * len(part))
-            rows = self._connection.execute(
-                f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS} FROM dirent d"
-                f" JOIN node n ON n.fid = d.fid WHERE d.parent = ? AND d.name IN ({marks})",
-                (parent, *part),
-            )
-            for row in rows:
-                found[row[0]] = NodeRow(row[1], HostStat._make(row[3:]), row[2])
-        return found
-
-    def by_inode(self, dev: int, ino: int) -> NodeRow | None:
-        """Return the file with this identity, if it is known."""
-        row = self._connection.execute(
-            f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
-            " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0"
-            " ORDER BY n.fid DESC LIMIT 1",  # an older one is gone, if that is not known yet
-            (ino, dev, self.source),
-        ).fetchone()
-        return None if row is None else NodeRow(row[0], HostStat._make(row[2:]), row[1])
-
-    def inode_of(self, fid: int) -> int:
-        """Return a file's inode number when it was captured; 0: not known."""
-        row = self._connection.execute("SELECT ino FROM node WHERE fid = ?", (fid,)).fetchone()
-        return 0 if row is None else int(row[0])
-
-    def has_children(self, fid: int) -> bool:
-        """Say whether a directory has entries."""
-        row = self._connection.execute(
-            "SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (fid,)
-        ).fetchone()
-        return row is not None
-
-    def directory(self, parent: int, name: bytes) -> tuple[int, HostStat] | None:
-        """Return (fid, stat as captured) of the directory `name` in directory `parent`."""
-        row = self._connection.execute(
-            f"SELECT n.fid, {_STAT_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
-            " WHERE d.parent = ? AND d.name = ? AND d.type = ?",
-            (parent, name, int(EntryType.DIRECTORY)),
-        ).fetchone()
-        return None if row is None else (row[0], HostStat._make(row[1:]))
-
-    def paths_of(self, fid: int, limit: int = 1000) -> list[bytes]:
-        """Return the paths of a file, at most `limit` of them."""
-        names = self._connection.execute(
-            "SELECT parent, name FROM dirent WHERE fid = ? LIMIT ?", (fid, limit)
-        ).fetchall()
-        return [self._path(parent, name) for parent, name in names]
-
-    def _path(self, parent: int, name: bytes) -> bytes:
-        parts = [name]
-        while parent > 0 and len(parts) < _DEPTH_MAX:
-            row = self._connection.execute(
-                "SELECT parent, name FROM dirent WHERE fid = ?", (parent,)
-            ).fetchone()
-            if row is None:
-                break
-            parent = row[0]
-            parts.append(row[1])
-        return b"/".join(reversed(parts))
+_SET = int(Op.SET)
+_ENCODE = msgspec.msgpack.Encoder().encode
 
 
 @dataclass(slots=True)
@@ -181,7 +84,7 @@ class TreeWriter:
         else:
             state.total -= state_sum.term(key, old)
         state.total += state_sum.term(key, value)
-        state.records.append((Op.SET, key, value))
+        state.records.append((_SET, key, value))
 
     def _delete(self, key: bytes, old: bytes) -> None:
         self._state.total -= state_sum.term(key, old)
@@ -280,10 +183,11 @@ class TreeWriter:
         alive = set(self._alive({intent.parent for intent in intents if intent.parent > 0}))
         existing = self._existing_entries(intents)
         fresh: dict[int, Intent] = {}
-        links: dict[int, int] = {}
         entries: list[tuple[int, bytes, int, int]] = []
         left: list[Intent] = []
-        for index, intent in enumerate(intents):
+        done = self._apply_new(intents, known, alive, existing, entries, fresh)
+        links = dict.fromkeys(fresh, 1)
+        for index, intent in enumerate(intents[done:], done):
             parent, name, fid = intent.parent, intent.name, intent.fid
             is_new_file = fid not in known and fid not in fresh
             if (parent > 0 and parent not in alive and parent not in fresh) or (
@@ -318,12 +222,53 @@ class TreeWriter:
                     continue
                 entries.append((parent, name, fid, intent.stat.type))
                 existing[parent, name] = (fid, intent.stat.type)
-                value = msgspec.msgpack.encode(Dirent(fid, intent.stat.type))
+                value = _ENCODE(Dirent(fid, intent.stat.type))
                 self._set(dirent_key(self._public(parent), name), value, None)
                 links[fid] = links.get(fid, 0) + 1
             self._version(intent, known, fresh)
         self._flush(entries, fresh, links)
         return left
+
+    def _apply_new(
+        self,
+        intents: list[Intent],
+        known: dict[int, bytes],
+        alive: set[int],
+        existing: dict[tuple[int, bytes], tuple[int, int]],
+        entries: list[tuple[int, bytes, int, int]],
+        fresh: dict[int, Intent],
+    ) -> int:
+        """Record the new files in free places that `intents` begin with; return their number.
+
+        That is all there is to do in a first capture, so it is made short: there is nothing to
+        compare with, and each adds two keys that were not there.
+        """
+        state, nameless, count, total = self._state, self._nameless, 0, 0
+        records = state.records
+        for intent in intents:
+            parent, name, fid, stat, version, _, is_fresh = intent
+            if not (
+                is_fresh
+                and version is not None
+                and (parent in alive or parent in fresh or parent <= 0)
+                and (parent, name) not in existing
+                and fid not in known
+                and fid not in fresh
+                and fid not in nameless
+            ):
+                break
+            entries.append((parent, name, fid, stat.type))
+            existing[parent, name] = (fid, stat.type)
+            fresh[fid] = intent
+            at, value = dirent_key(self._public(parent), name), _ENCODE(Dirent(fid, stat.type))
+            of = version_key(Fid(fid))
+            total += state_sum.term(at, value) + state_sum.term(of, version)
+            records.append((_SET, at, value))
+            records.append((_SET, of, version))
+            count += 1
+        state.total += total
+        state.key_count += 2 * count
+        return count
 
     def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:
         """Say whether the file of a name-only intent was captured as it was seen under that name.
@@ -370,7 +315,7 @@ class TreeWriter:
 
     def _is_within(self, directory: int, fid: int) -> bool:
         """Say whether `directory` is the directory `fid` or lies below it."""
-        for _ in range(_DEPTH_MAX):
+        for _ in range(DEPTH_MAX):
             if directory == fid:
                 return True
             row = self._connection.execute(
@@ -435,7 +380,7 @@ class TreeWriter:
     # -- bulk look-ups ---------------------------------------------------------------------------
 
     def _known_nodes(self, fids: set[int]) -> Iterator[tuple[int, bytes, int]]:
-        for part in _parts(list(fids)):
+        for part in parts_of(list(fids)):
             marks = ",".join("?" * len(part))
             yield from self._connection.execute(
                 f"SELECT fid, version, links FROM node WHERE fid IN ({marks})",
@@ -443,13 +388,19 @@ class TreeWriter:
             )
 
     def _alive(self, fids: set[int]) -> Iterator[int]:
-        for part in _parts(list(fids)):
+        for part in parts_of(list(fids)):
             marks = ",".join("?" * len(part))
             for (fid,) in self._connection.execute(
                 f"SELECT fid FROM node WHERE fid IN ({marks})",
                 part,
             ):
                 yield fid
+
+    def _has_entries(self, parent: int) -> bool:
+        row = self._connection.execute(
+            "SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (parent,)
+        ).fetchone()
+        return row is not None
 
     def _existing_entries(
         self, intents: Sequence[Intent]
@@ -459,7 +410,9 @@ class TreeWriter:
             by_parent.setdefault(intent.parent, []).append(intent.name)
         found: dict[tuple[int, bytes], tuple[int, int]] = {}
         for parent, names in by_parent.items():
-            for part in _parts(names):
+            if len(names) > 1 and not self._has_entries(parent):
+                continue
+            for part in parts_of(names):
                 marks = ",".join("?" * len(part))
                 for name, fid, entry_type in self._connection.execute(
                     f"SELECT name, fid, type FROM dirent WHERE parent = ? AND name IN ({marks})",
@@ -471,11 +424,6 @@ class TreeWriter:
 
 def _with_several_names(rows: Sequence[tuple[int, bytes, int]]) -> set[int]:
     return {fid for fid, _, count in rows if count > 1}
-
-
-def _parts(items: Sequence[S]) -> Iterator[Sequence[S]]:
-    for start in range(0, len(items), _IN_MAX):
-        yield items[start : start + _IN_MAX]
 
 
 def to_records(

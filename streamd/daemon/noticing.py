@@ -6,7 +6,7 @@ import sqlite3
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog
 from streamd.catalog.dirty import EVER, Depth
-from streamd.catalog.tree import TreeLookup
+from streamd.catalog.lookup import TreeLookup
 from streamd.daemon.gaps import OpenGaps
 from streamd.daemon.handover import Handover
 from streamd.daemon.meters import Meters

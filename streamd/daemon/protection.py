@@ -16,7 +16,7 @@ from typing import Final
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
-from streamd.catalog.tree import TreeLookup
+from streamd.catalog.lookup import TreeLookup
 from streamd.daemon.gaps import OpenGap, OpenGaps
 from streamd.daemon.handover import Handover, boot_id
 from streamd.daemon.meters import Meters

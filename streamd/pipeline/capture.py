@@ -32,7 +32,7 @@ from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found
 from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
-from streamd.sources.port import Piece, ReadRequest, ReadResult
+from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
 WORKERS: Final = 4  # the first takes live changes only, so large files never hold those up
@@ -298,9 +298,12 @@ class Pipeline:
     ) -> None:
         """Turn results into intents of the ready finding; seal chunk-list pages."""
         ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
-        outcomes = Counter(result.outcome for result in results)
-        for outcome, count in outcomes.items():
-            self._observer.files(job.stream.identity.name, outcome, count)
+        others = [result.outcome for result in results if result.outcome is not Outcome.OK]
+        name = job.stream.identity.name
+        if len(others) < len(results):
+            self._observer.files(name, Outcome.OK, len(results) - len(others))
+        for outcome, count in Counter(others).items():
+            self._observer.files(name, outcome, count)
         described = await loop.run_in_executor(
             self._threads,
             lambda: self._sealer.describe(entries, results, read_at_ns=read_at_ns),

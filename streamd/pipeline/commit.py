@@ -15,7 +15,7 @@ import msgspec
 
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import put_value
-from streamd.catalog.dirty import Problem
+from streamd.catalog.dirty import Depth, DirtyPlace, Problem
 from streamd.catalog.journal import JournalHead, load_head, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import SourceState, TreeWriter, load_source
@@ -240,10 +240,12 @@ class Journal:
         for parent, name in ready.gone:
             tree.remove(parent, name)
         number = state.number
-        lost = {(intent.parent, intent.name) for intent in tree.dropped}
-        ready.lost = [
-            place for key, place in zip(ready.settled, ready.places, strict=False) if key in lost
-        ]
+        if lost := {(intent.parent, intent.name) for intent in tree.dropped}:
+            ready.lost = [
+                DirtyPlace(entry.path, Depth.BELOW, entry.since_us)
+                for entry in ready.found
+                if (entry.parent, entry.name) in lost
+            ]
         dirty.clear_problems(connection, number, ready.good_paths)
         for trouble in ready.troubles:
             problem = Problem(

@@ -4,6 +4,7 @@ One `Finding` is a batch: up to 256 entries or 4 MiB of file content, or one pie
 It keeps its place in line (`lane`, `sequence`), because batches of one lane are committed in order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -80,7 +81,7 @@ class Ready:
     gaps: list[Gap] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     settled: list[tuple[int, bytes]] = field(default_factory=list)  # (parent, name): found, gone
-    places: list[DirtyPlace] = field(default_factory=list)  # of those found: to look at if dropped
+    found: Sequence[Found] = ()  # those of them that were found: to be looked at if dropped
     new_ids: list[bytes] = field(default_factory=list)  # chunks claimed in the dedup index
     survey_done: int = 0  # number of the survey that this finding ends
     first_us: int = 0  # since when the oldest change in it was waiting

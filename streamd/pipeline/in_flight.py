@@ -7,7 +7,6 @@ from typing import TypeVar
 from streamd.pipeline.findings import Found
 
 K = TypeVar("K")
-V = TypeVar("V")
 Key = tuple[int, bytes]  # parent, name
 
 
@@ -22,19 +21,26 @@ class InFlight:
         self.entries: dict[Key, object] = {}  # (parent, name) -> the survey
         self._lock = threading.Lock()
         self._found: dict[Key, Found] = {}
-        self._by_fid: dict[int, dict[Key, object]] = {}
-        self._by_inode: dict[tuple[int, int], dict[Key, int]] = {}
+        # Nearly every file has one name: its key alone, and a dictionary only for several.
+        self._by_fid: dict[int, Key | dict[Key, None]] = {}
+        self._by_inode: dict[tuple[int, int], Key | dict[Key, None]] = {}
         self._by_parent: dict[int, dict[Key, object]] = {}
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
         key = (found.parent, found.name)
         with self._lock:
+            if key in self._found:  # found again as another file
+                self._forget(key)
             self.entries[key] = survey
             self._found[key] = found
-            self._by_parent.setdefault(found.parent, {})[key] = survey
-            self._by_fid.setdefault(found.fid, {})[key] = survey
-            self._by_inode.setdefault((found.stat.dev, found.stat.ino), {})[key] = found.fid
+            siblings = self._by_parent.get(found.parent)
+            if siblings is None:
+                self._by_parent[found.parent] = {key: survey}
+            else:
+                siblings[key] = survey
+            _enter(self._by_fid, found.fid, key)
+            _enter(self._by_inode, (found.stat.dev, found.stat.ino), key)
 
     def add_gone(self, key: Key, survey: object) -> None:
         """Remember that an entry is gone until that is committed."""
@@ -44,7 +50,9 @@ class InFlight:
     def fid_of(self, dev: int, ino: int) -> int | None:
         """Return the file in flight with this identity."""
         with self._lock:
-            return next(iter(self._by_inode.get((dev, ino), {}).values()), None)
+            for key in _keys(self._by_inode, (dev, ino)):
+                return self._found[key].fid
+            return None
 
     def is_moving(self, key: Key, fid: int) -> bool:
         """Say whether anything but a new version of file `fid` is on its way to this place."""
@@ -57,7 +65,7 @@ class InFlight:
     def paths_of(self, dev: int, ino: int) -> list[bytes]:
         """Return the paths under which a file with this identity is in flight."""
         with self._lock:
-            return [self._found[key].path for key in self._by_inode.get((dev, ino), ())]
+            return [self._found[key].path for key in _keys(self._by_inode, (dev, ino))]
 
     def names_in(self, parent: int, survey: object) -> list[bytes]:
         """Return the names in a directory that other surveys have found."""
@@ -68,25 +76,52 @@ class InFlight:
     def is_held(self, fid: int, survey: object) -> bool:
         """Say whether another survey has found this file, under whatever name."""
         with self._lock:
-            return any(each is not survey for each in self._by_fid.get(fid, {}).values())
+            keys = _keys(self._by_fid, fid)
+            return any(self.entries[key] is not survey for key in keys)
 
     def settle(self, keys: Iterable[Key]) -> None:
         """Forget entries that are committed or given up."""
         with self._lock:
             for key in keys:
                 self.entries.pop(key, None)
-                found = self._found.pop(key, None)
-                if found is not None:
-                    _discard(self._by_fid, found.fid, key)
-                    _discard(self._by_parent, found.parent, key)
-                    _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
+                if key in self._found:
+                    self._forget(key)
+
+    def _forget(self, key: Key) -> None:
+        found = self._found.pop(key)
+        _discard(self._by_fid, found.fid, key)
+        _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
+        siblings = self._by_parent[found.parent]
+        del siblings[key]
+        if not siblings:
+            del self._by_parent[found.parent]
 
 
-def _discard(index: dict[K, dict[Key, V]], at: K, key: Key) -> None:
-    keys = index.get(at, {})
-    keys.pop(key, None)
-    if not keys:
-        index.pop(at, None)
+def _enter(index: dict[K, Key | dict[Key, None]], at: K, key: Key) -> None:
+    before = index.get(at)
+    if before is None or before == key:
+        index[at] = key
+    elif isinstance(before, dict):
+        before[key] = None
+    else:
+        index[at] = {before: None, key: None}
+
+
+def _keys(index: dict[K, Key | dict[Key, None]], at: K) -> Iterable[Key]:
+    keys = index.get(at)
+    if keys is None:
+        return ()
+    return keys if isinstance(keys, dict) else (keys,)
+
+
+def _discard(index: dict[K, Key | dict[Key, None]], at: K, key: Key) -> None:
+    keys = index.get(at)
+    if isinstance(keys, dict):
+        keys.pop(key, None)
+        if not keys:
+            del index[at]
+    elif keys == key:
+        del index[at]
 
 
 class SourceMissing(Exception):

@@ -6,7 +6,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.model.record import Gap, Mark
 from streamd.pipeline.commit import SourceIdentity
@@ -79,8 +78,8 @@ def begin(job: Job) -> Ready:
         gone=finding.gone,
         troubles=list(finding.troubles),
         again=list(finding.deferred),
-        settled=[*((entry.parent, entry.name) for entry in finding.found), *finding.gone],
-        places=[DirtyPlace(entry.path, Depth.BELOW, entry.since_us) for entry in finding.found],
+        settled=[(entry[0], entry[1]) for entry in finding.found] + finding.gone,
+        found=finding.found,
         gaps=job.gaps,
         marks=job.marks,
         survey_done=job.survey_done,

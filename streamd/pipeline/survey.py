@@ -13,7 +13,7 @@ from errno import ENOENT, ENOTDIR
 from typing import Final
 
 from streamd.catalog.dirty import Depth, DirtyPlace
-from streamd.catalog.tree import NodeRow, TreeLookup
+from streamd.catalog.lookup import NodeRow, TreeLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
 from streamd.pipeline.findings import (
@@ -29,6 +29,7 @@ from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 _DEV: Final = 7  # HostStat field that may change when a file system is mounted again
 _SLASH: Final = b"/"
 NAMES_MAX: Final = 64  # other names of one file that are looked at in the same cut
+AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
 assert HostStat._fields[_DEV] == "dev"
 
@@ -58,6 +59,7 @@ class Survey:
         self._touched: dict[bytes, int] = {}  # what else needs a look in this cut, and since when
         self._finding = Finding()
         self._gone: dict[tuple[bytes, int], list[bytes]] = {}  # directory's path, fid -> names
+        self._by_inode: dict[tuple[int, int], NodeRow | None] = {}  # looked up ahead
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
         self.entry_count = 0
         self.change_count = 0
@@ -319,25 +321,39 @@ class Survey:
         self._missing(visit, listing, rows)
         self.entry_count += len(listing.entries)
         in_flight = self._in_flight.entries
-        for name, now in listing.entries.items():
-            row = rows.get(name)
-            if (parent, name) in in_flight:
-                self._meet(visit, listing, name, row, below)
-                continue
-            found = self._judge(parent, name, visit.path, row, now)
-            if found is not None and self._in_flight.is_held(found.fid, self):
-                self._look_again(_join(visit.path, name), Depth.BELOW)
-                continue
-            if now.type == EntryType.DIRECTORY and name not in listing.closed:
-                self._descend(visit, name, now, row, found, below)
-            if found is None:
-                continue
-            if row is not None:
-                self._consider_other_names(row, found)
-            if self._is_large(found):
-                yield found
-            elif self._is_full():
-                yield None
+        names, at = list(listing.entries), 0
+        while at < len(names):
+            self._look_ahead(listing, names[at : at + AHEAD_MAX], rows)
+            for name in names[at : at + AHEAD_MAX]:
+                at += 1
+                now, row = listing.entries[name], rows.get(name)
+                if (parent, name) in in_flight:
+                    self._meet(visit, listing, name, row, below)
+                    continue
+                found = self._judge(parent, name, visit.path, row, now)
+                if found is not None and self._in_flight.is_held(found.fid, self):
+                    self._look_again(_join(visit.path, name), Depth.BELOW)
+                    continue
+                if now.type == EntryType.DIRECTORY and name not in listing.closed:
+                    self._descend(visit, name, now, row, found, below)
+                if found is None:
+                    continue
+                if row is not None:
+                    self._consider_other_names(row, found)
+                is_large = self._is_large(found)
+                if is_large or self._is_full():
+                    yield found if is_large else None
+                    break  # that may have taken a while: what was looked up is old
+
+    def _look_ahead(self, listing: Listing, names: list[bytes], rows: dict[bytes, NodeRow]) -> None:
+        """Look up in one go which known files the entries without a row of their own may be."""
+        entries, new = listing.entries, []
+        for name in names:
+            now, row = entries[name], rows.get(name)
+            if row is None or row.stat.ino != now.ino:
+                new.append((now.dev, now.ino))
+        known = self._lookup.by_inodes(new) if new else {}
+        self._by_inode = {key: known.get(key) for key in new}
 
     def _meet(
         self,
@@ -445,7 +461,8 @@ class Survey:
             fid = self._in_flight.fid_of(now.dev, now.ino)
             if fid is not None:
                 return fid
-        row = self._lookup.by_inode(now.dev, now.ino)
+        key = now.dev, now.ino
+        row = self._by_inode[key] if key in self._by_inode else self._lookup.by_inode(*key)
         if row is None or row.stat.type != now.type:
             return None
         if now.type == EntryType.DIRECTORY or now.nlink > 1:

@@ -194,15 +194,21 @@ class BatchReader:
         )
         loaded = self._clock.monotonic()
         chunking, arena = self._chunking, self._arena
+        small_max, hasher = chunking.small_file_max, chunking.hasher
         for at, read in zip(places, got, strict=True):
             if read is None:
                 continue
             expected = requests[at].expected
             size = expected.size
             offset, birth = read
-            pieces = chunking.pieces(arena, offset, offset + size, file_size=size)
+            end = offset + size
+            pieces: Sequence[Piece]
+            if 0 < size <= small_max:
+                pieces = (Piece(hasher(arena[offset:end]), offset, size),)
+            else:
+                pieces = chunking.pieces(arena, offset, end, file_size=size)
             done[at] = ReadResult(Outcome.OK, expected, pieces, btime_ns=birth)
-            self._used = offset + size
+            self._used = end
             self._reserved -= size
         self._read_seconds += loaded - began
         self._hash_seconds += self._clock.monotonic() - loaded

@@ -17,8 +17,9 @@ from vaultbuilder import ManualClock, version_of
 from streamd.catalog import objects
 from streamd.catalog.db import FILE_NAME, Catalog
 from streamd.catalog.journal import next_fid_floor
+from streamd.catalog.lookup import TreeLookup
 from streamd.catalog.objects import ObjectState
-from streamd.catalog.tree import Intent, TreeLookup, load_source
+from streamd.catalog.tree import Intent, load_source
 from streamd.effects import SystemEntropy
 from streamd.format import chunklist, crypto
 from streamd.format.codec import Codec

@@ -16,7 +16,8 @@ import msgspec
 from sim.scripted import ModelFs, Node, ScriptedSource
 
 from streamd.catalog.dirty import Depth, DirtyPlace
-from streamd.catalog.tree import Intent, TreeLookup, TreeWriter, load_source
+from streamd.catalog.lookup import TreeLookup
+from streamd.catalog.tree import Intent, TreeWriter, load_source
 from streamd.model.entry import EntryType
 from streamd.pipeline.findings import Finding
 from streamd.pipeline.survey import InFlight, Survey

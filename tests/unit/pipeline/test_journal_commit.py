@@ -22,7 +22,7 @@ from streamd.model.host import HostStat
 from streamd.model.record import Gap, Mark, Op
 from streamd.pipeline import commit as commit_module
 from streamd.pipeline.commit import Entry, Journal, SourceIdentity
-from streamd.pipeline.findings import Ready, Trouble
+from streamd.pipeline.findings import Found, Ready, Trouble
 from streamd.storage.port import BlobName
 from streamd.vault.state_reader import StateReader
 
@@ -260,7 +260,20 @@ def test_an_intent_without_a_place_makes_its_place_dirty_again(host) -> None:
     ready = Ready(
         intents=[intent._replace(parent=999)],
         settled=[(999, intent.name)],
-        places=[DirtyPlace(b"/r/lost", Depth.BELOW, 42)],
+        found=[
+            Found(
+                999,
+                intent.name,
+                b"/r/lost",
+                intent.fid,
+                intent.stat,
+                42,
+                0,
+                read=True,
+                is_fresh=True,
+            ),
+            Found(1, b"kept", b"/r/kept", 7, intent.stat, 43, 0, read=True, is_fresh=True),
+        ],
     )
     host.commit(ready)
     assert ready.lost == [DirtyPlace(b"/r/lost", Depth.BELOW, 42)]

@@ -1,0 +1,129 @@
+"""Questions about the tree as last captured; see `catalog.tree` for how it changes."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+
+S = TypeVar("S")
+IN_MAX = 500  # parameters of one IN (…)
+DEPTH_MAX = 100_000  # a bound for the way up, against a cycle that a bug would make
+
+
+class NodeRow(NamedTuple):
+    """A captured file: its identity, what stat said then, and whether it must be read again."""
+
+    fid: int
+    stat: HostStat
+    again: int
+
+
+_STAT_COLUMNS = (
+    "n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns, n.dev, n.ino, n.nlink, n.rdev"
+)
+
+
+class TreeLookup:
+    """Read-only questions about one source's tree. One thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
+        self._connection = connection
+        self.source = source
+        self.root = -source
+
+    def children(self, parent: int) -> dict[bytes, NodeRow]:
+        """Return all entries of a directory."""
+        rows = self._connection.execute(
+            f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS}"
+            " FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?",
+            (parent,),
+        )
+        return {row[0]: NodeRow(row[1], HostStat._make(row[3:]), row[2]) for row in rows}
+
+    def named(self, parent: int, names: Sequence[bytes]) -> dict[bytes, NodeRow]:
+        """Return the entries of a directory that have one of these names."""
+        found: dict[bytes, NodeRow] = {}
+        for start in range(0, len(names), IN_MAX):
+            part = names[start : start + IN_MAX]
+            marks = ",".join("?" * len(part))
+            rows = self._connection.execute(
+                f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS} FROM dirent d"
+                f" JOIN node n ON n.fid = d.fid WHERE d.parent = ? AND d.name IN ({marks})",
+                (parent, *part),
+            )
+            for row in rows:
+                found[row[0]] = NodeRow(row[1], HostStat._make(row[3:]), row[2])
+        return found
+
+    def by_inode(self, dev: int, ino: int) -> NodeRow | None:
+        """Return the file with this identity, if it is known."""
+        row = self._connection.execute(
+            f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
+            " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0"
+            " ORDER BY n.fid DESC LIMIT 1",  # an older one is gone, if that is not known yet
+            (ino, dev, self.source),
+        ).fetchone()
+        return None if row is None else NodeRow(row[0], HostStat._make(row[2:]), row[1])
+
+    def by_inodes(self, identities: Sequence[tuple[int, int]]) -> dict[tuple[int, int], NodeRow]:
+        """Return the known files among (dev, ino), as `by_inode` does one by one."""
+        found: dict[tuple[int, int], NodeRow] = {}
+        for part in parts_of(identities):
+            marks = ",".join("?" * len(part))
+            rows = self._connection.execute(
+                f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
+                f" WHERE n.ino IN ({marks}) AND n.source = ? AND n.links > 0 ORDER BY n.fid",
+                (*(ino for _, ino in part), self.source),
+            )
+            for row in rows:
+                stat = HostStat._make(row[2:])
+                found[stat.dev, stat.ino] = NodeRow(row[0], stat, row[1])
+        return found
+
+    def inode_of(self, fid: int) -> int:
+        """Return a file's inode number when it was captured; 0: not known."""
+        row = self._connection.execute("SELECT ino FROM node WHERE fid = ?", (fid,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def has_children(self, fid: int) -> bool:
+        """Say whether a directory has entries."""
+        row = self._connection.execute(
+            "SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (fid,)
+        ).fetchone()
+        return row is not None
+
+    def directory(self, parent: int, name: bytes) -> tuple[int, HostStat] | None:
+        """Return (fid, stat as captured) of the directory `name` in directory `parent`."""
+        row = self._connection.execute(
+            f"SELECT n.fid, {_STAT_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
+            " WHERE d.parent = ? AND d.name = ? AND d.type = ?",
+            (parent, name, int(EntryType.DIRECTORY)),
+        ).fetchone()
+        return None if row is None else (row[0], HostStat._make(row[1:]))
+
+    def paths_of(self, fid: int, limit: int = 1000) -> list[bytes]:
+        """Return the paths of a file, at most `limit` of them."""
+        names = self._connection.execute(
+            "SELECT parent, name FROM dirent WHERE fid = ? LIMIT ?", (fid, limit)
+        ).fetchall()
+        return [self._path(parent, name) for parent, name in names]
+
+    def _path(self, parent: int, name: bytes) -> bytes:
+        parts = [name]
+        while parent > 0 and len(parts) < DEPTH_MAX:
+            row = self._connection.execute(
+                "SELECT parent, name FROM dirent WHERE fid = ?", (parent,)
+            ).fetchone()
+            if row is None:
+                break
+            parent = row[0]
+            parts.append(row[1])
+        return b"/".join(reversed(parts))
+
+
+def parts_of(items: Sequence[S]) -> Iterator[Sequence[S]]:
+    """Yield items in parts that fit one query."""
+    for start in range(0, len(items), IN_MAX):
+        yield items[start : start + IN_MAX]
