@@ -80,6 +80,7 @@ TABLE: Final[Mapping[str, Command | Group]] = {
         },
     ),
     "reload": Command("reload", "Make the running daemon read its configuration again."),
+    "doctor": Command("doctor", "Check host and vault, one by one, each with its remedy."),
     "pause": Command("traffic", "Send nothing to the container for a while.", "pause"),
     "resume": Command("traffic", "Send again as the configuration says.", "resume"),
     "limit": Command("traffic", "Send at most so much to the container.", "limit"),

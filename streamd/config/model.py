@@ -132,6 +132,11 @@ class VaultConfig(Table):
     proxy: Annotated[str, AfterValidator(fields.proxy_url)] | None = Field(
         default=None, description="An HTTP proxy, without a password in it."
     )
+    resource_id: str | None = Field(
+        default=None,
+        description="The storage account as the management plane calls it"
+        " (`/subscriptions/…/storageAccounts/NAME`): lets `streamd doctor` see lifecycle rules.",
+    )
     key_file: AbsolutePath = Field(
         default="/etc/streamd/vault.key",
         description="This host's keys: what it may do is what this file holds.",

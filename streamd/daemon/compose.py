@@ -20,6 +20,7 @@ from streamd.format.keys import HostKey, decode_host_key
 from streamd.format.layout import CONFIG_PREFIX
 from streamd.observe.logging import register_secret
 from streamd.policy.backoff import Backoff
+from streamd.storage.azure_examine import Asking
 from streamd.storage.layered import LayeredBlobStore
 from streamd.storage.local import LocalBlobStore
 from streamd.storage.metered import MeteredBlobStore, StoreObserver
@@ -32,6 +33,12 @@ READ_GIVE_UP_SECONDS: Final = 30.0
 _KEY_FILE_SIZE_MAX: Final = 1 << 20
 _CONTROL_PREFIXES: Final = ("README.txt", "k/", "v/", "w/")
 _OTHERS: Final = 0o077
+_SECRET_KINDS: Final = {
+    "sas": "sas",
+    "shared-key": "shared_key",
+    "connection-string": "connection_string",
+    "service-principal": "client_secret",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,24 +104,13 @@ def _azure(
     from streamd.storage.azure_access import AzureAccess
 
     vault = config.vault
-    kinds = {
-        "sas": "sas",
-        "shared-key": "shared_key",
-        "connection-string": "connection_string",
-        "service-principal": "client_secret",
-    }
-    named = vault.named_secret(kinds[vault.auth]) if vault.auth in kinds else None
-    secret: str | None = None
-    if named is not None:
-        secret = read_secret(named).get_secret_value()
-        register_secret(secret)
     return AzureBlobStore(
         AzureAccess(
             url=vault.url,
             auth=vault.auth,
             client_id=vault.client_id,
             tenant_id=vault.tenant_id,
-            secret=secret,
+            secret=secret_of(config),
             certificate_file=vault.certificate_file,
             create_container=vault.create_container,
             ca_file=vault.ca_file,
@@ -123,6 +119,30 @@ def _azure(
         sending=sending,
         receiving=receiving,
     )
+
+
+@asynccontextmanager
+async def lend_container(config: Config) -> AsyncIterator[Asking]:
+    """Lend the container itself, without retries, to whoever looks at what it is like."""
+    from streamd.storage.azure import AzureBlobStore
+
+    store = _azure(config)
+    assert isinstance(store, AzureBlobStore)
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+def secret_of(config: Config) -> str | None:
+    """Return the secret that `vault.auth` calls for; None if it needs none."""
+    vault = config.vault
+    named = vault.named_secret(_SECRET_KINDS[vault.auth]) if vault.auth in _SECRET_KINDS else None
+    if named is None:
+        return None
+    secret: str = read_secret(named).get_secret_value()
+    register_secret(secret)
+    return secret
 
 
 def load_host_key(path: str) -> HostKey:

@@ -186,6 +186,33 @@ class AzureBlobStore:
             for connection in connections:
                 await connection.aclose()
 
+    async def ask(self, doing: str, request: Callable[[Any, Any], Awaitable[_T]]) -> _T:
+        """Make a request that is not in the port, with the SDK's clients of container and account.
+
+        It has the deadline and the errors of all others. For looking at what the service is like.
+        """
+        return await self._call(
+            doing,
+            "",
+            0,
+            lambda c: request(c, c._get_blob_service_client()),  # noqa: SLF001 - the SDK's only way
+        )
+
+    async def token(self, scope: str) -> str | None:
+        """Return a token for another service; None if we prove who we are by a key or a SAS."""
+
+        async def get(_: Any) -> str | None:
+            assert self._connection is not None
+            get_token = getattr(self._connection.credential, "get_token", None)
+            return None if get_token is None else str((await get_token(scope)).token)
+
+        return await self._call("get a token", "", 0, get)
+
+    @property
+    def prefix(self) -> str:
+        """What every name begins with in the container: empty, or ending with a slash."""
+        return self._address.prefix
+
     def _full(self, name: str) -> str:
         return self._address.prefix + name
 
