@@ -27,7 +27,7 @@ from streamd.storage.metered import MeteredBlobStore, StoreObserver
 from streamd.storage.port import BlobName, BlobStore
 from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
-from streamd.vault.vault import Vault, open_vault
+from streamd.vault.vault import Vault, no_other_layer, open_vault
 
 READ_GIVE_UP_SECONDS: Final = 30.0
 _KEY_FILE_SIZE_MAX: Final = 1 << 20
@@ -191,7 +191,9 @@ async def open_vault_of(config: Config, stores: Stores) -> Vault:
         await open_vault(stores.remote, host_key, url=url)  # raises before anything is copied
         await copy_control_objects(stores.remote, stores.local)
     opened = await open_vault(stores.local, host_key, url=url)
-    return Vault(stores.reading, opened.keys, opened.config, opened.verify_keys)
+    reading = stores.reading
+    distrust = reading.distrust if isinstance(reading, LayeredBlobStore) else no_other_layer
+    return Vault(reading, opened.keys, opened.config, opened.verify_keys, distrust)
 
 
 async def prepare_container(config: Config) -> None:

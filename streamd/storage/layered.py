@@ -6,9 +6,13 @@ the one that costs nothing.
 """
 
 from collections.abc import AsyncIterator
+from typing import Final
 
 from streamd.errors import BlobNotFound, StreamdError
+from streamd.observe.logging import get_logger
 from streamd.storage.port import BlobInfo, BlobName, BlobStore, Bytes
+
+_LOG: Final = get_logger("storage")
 
 
 class LayeredBlobStore:
@@ -21,6 +25,7 @@ class LayeredBlobStore:
     def __init__(self, local: BlobStore, remote: BlobStore) -> None:
         self._local = local
         self._remote = remote
+        self._bad: set[BlobName] = set()  # in the local layer
         self.local_bytes_read = 0
         self.remote_bytes_read = 0
 
@@ -28,8 +33,27 @@ class LayeredBlobStore:
         """Create `name` in the local layer; see the port."""
         await self._local.put(name, data)
 
+    def distrust(self, name: BlobName) -> bool:
+        """From now on read `name` from the vault, for the local bytes are wrong.
+
+        Says whether that changes anything: the second time it is the vault's that are wrong.
+        """
+        if name in self._bad:
+            return False
+        self._bad.add(name)
+        _LOG.warning(
+            "local-object-damaged",
+            object=name,
+            remedy="it is read from the container; streamd verify --heal mends the copy",
+        )
+        return True
+
     async def get(self, name: BlobName, *, offset: int = 0, size: int | None = None) -> bytes:
         """Return exactly the requested range; whatever is wrong with the local one, the other."""
+        if name in self._bad:
+            content = await self._remote.get(name, offset=offset, size=size)
+            self.remote_bytes_read += len(content)
+            return content
         try:
             content = await self._local.get(name, offset=offset, size=size)
         except StreamdError as local_error:
@@ -54,7 +78,8 @@ class LayeredBlobStore:
         near, far = await anext(local, None), await anext(remote, None)
         while near is not None or far is not None:
             if near is not None and (far is None or near.name <= far.name):
-                yield near
+                same = far is not None and far.name == near.name
+                yield far if far is not None and same and near.name in self._bad else near
                 if far is not None and near.name == far.name:
                     far = await anext(remote, None)
                 near = await anext(local, None)

@@ -8,6 +8,7 @@ never stands in the way of what does not need it.
 
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from streamd.errors import KeyRejected, VaultDamaged
@@ -22,6 +23,7 @@ from streamd.model.ids import CHUNK_ID_SIZE
 from streamd.storage.port import BlobInfo, BlobName
 from streamd.vault.index_reader import IndexGeneration, newest_index
 from streamd.vault.journal_reader import Damage
+from streamd.vault.layers import from_either
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread, in_waves
 from streamd.vault.vault import Vault
 
@@ -152,6 +154,8 @@ class ChunkReader:
     def give_up(self, place: Place, what: str) -> None:
         """Note that a frame cannot be read: its chunks will be looked for elsewhere."""
         holder = place.holder
+        if self._vault.distrust(holder.name):
+            return  # the same frame is in another layer, which is read from now on
         self._note(holder.name, what)
         self._bad.add((holder.name, holder.role, place.row.first_chunk))
         ids = holder.frames.table.ids_of(place.row)
@@ -208,9 +212,8 @@ class ChunkReader:
         cached = self._cache.get(info.name)
         if cached is not None:
             return cached
-        is_pack = layout.parse_pack_name(info.name) is not None
         try:
-            holders = await (self._load_pack(info) if is_pack else self._load_segment(info))
+            holders = await from_either(self._vault, info.name, partial(self._decoded, info.name))
         except KeyRejected as error:  # an index is under the key that every host has
             raise VaultDamaged("its index is under an unknown key") from error
         count = sum(holder.frames.table.chunk_count for holder in holders)
@@ -218,6 +221,14 @@ class ChunkReader:
             self._cache[info.name] = holders
             self._cached_chunks += count
         return holders
+
+    async def _decoded(self, name: BlobName, *, is_again: bool) -> tuple[Holder, ...]:
+        info = self._infos[name]
+        if is_again:  # in another layer it may have another size
+            async for now in self._vault.store.scan(name):
+                info = now if now.name == name else info
+        is_pack = layout.parse_pack_name(name) is not None
+        return await (self._load_pack(info) if is_pack else self._load_segment(info))
 
     async def _beginning(self, info: BlobInfo, size: int) -> bytes:
         if info.size_bytes < HEADER_AT:

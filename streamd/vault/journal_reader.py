@@ -8,6 +8,7 @@ segment is believed for its signature alone, unless a checkpoint's mark says wha
 
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ from streamd.format.segment import Segment
 from streamd.model.ids import SourceId, WriterId
 from streamd.model.record import Record
 from streamd.storage.port import BlobName
+from streamd.vault.layers import from_either
 from streamd.vault.parallel import OBJECT_FAULTS, in_waves
 from streamd.vault.vault import Vault
 
@@ -131,6 +133,10 @@ class JournalReader:
 
     async def read_segment(self, row: SegmentRow) -> Segment:
         """Return one authenticated segment. Raises VaultDamaged, BlobNotFound."""
+        return await from_either(self._vault, row.name, partial(self._read_segment, row))
+
+    async def _read_segment(self, row: SegmentRow, *, is_again: bool) -> Segment:
+        del is_again
         if row.size_bytes > OBJECT_SIZE_MAX:
             raise VaultDamaged("larger than the format allows")
         data = await self._vault.store.get(row.name)

@@ -26,6 +26,7 @@ from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.documents import utc_text
 from streamd.vault.journal_reader import Damage, JournalReader, SegmentHead
+from streamd.vault.layers import from_either
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.record_reader import RecordReader, heads_in
 from streamd.vault.tree_state import TreeState
@@ -218,6 +219,10 @@ class StateReader:
 
     async def read_checkpoint(self, name: BlobName) -> CheckpointRoot:
         """Return an authenticated root. Raises VaultDamaged, KeyRejected, BlobNotFound."""
+        return await from_either(self._vault, name, partial(self._read_root, name))
+
+    async def _read_root(self, name: BlobName, *, is_again: bool) -> CheckpointRoot:
+        del is_again
         data = await self._vault.store.get(name)
         header = envelope.parse(data, Kind.CHECKPOINT).header
         keys = self._vault.keys

@@ -5,6 +5,7 @@ creating leaves nothing that looks like a vault. Opening checks the configuratio
 against the admin key that the host's key file pins, so a vault cannot be swapped for another.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -55,6 +56,11 @@ class CreatedVault:
     recovery_code: str
 
 
+def no_other_layer(_: BlobName) -> bool:
+    """Say that a store has one layer only."""
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class Vault:
     """An open vault: the store, and this host's keys to it."""
@@ -63,6 +69,8 @@ class Vault:
     keys: KeyChain
     config: VaultConfig
     verify_keys: dict[WriterId, WriterKeys]  # of the domain's writers
+    # Told that an object of the nearer layer is bad: whether another layer is read from now on.
+    distrust: Callable[[BlobName], bool] = no_other_layer
 
     @property
     def signer(self) -> KeySigner:
