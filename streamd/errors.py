@@ -2,10 +2,14 @@
 
     StreamdError
     ├── TransientError          may succeed later: retried with backoff by whoever owns the work
-    │   ├── VaultUnreachable · StorageThrottled · DiskFull · DaemonUnreachable
+    │   ├── VaultUnreachable · StorageThrottled · IdentityUnavailable · DiskFull ·
+    │   │                      DaemonUnreachable
     └── PermanentError          stays until somebody changes something
         ├── configuration  ConfigInvalid · SecretUnreadable · KeyFileInvalid
-        ├── storage        BlobConflict · BlobNotFound · StorageRefused · ContainerMissing
+        ├── storage        BlobConflict · BlobNotFound · ContainerMissing · ProxyRefused ·
+        │                  NamespaceHierarchical · TlsFailed (TlsUntrusted · TlsExpired ·
+        │                  TlsWrongName) · StorageRefused (RightMissing · FirewallRefused ·
+        │                  CredentialRejected (CredentialExpired · ClockSkewed))
         ├── vault          VaultExists · VaultMissing · VaultDamaged · KeyRejected ·
         FormatUnsupported │                  WriterFenced
         ├── host           AlreadyRunning · SourceUnavailable
@@ -45,6 +49,7 @@ class StreamdError(Exception):
     code: ClassVar[str] = "internal"
     remedy: ClassVar[str] = "this is a bug: report it with the log of the last minutes"
     exit_code: ClassVar[ExitCode] = ExitCode.INTERNAL
+    retry_after_seconds: float | None = None  # when whoever failed says how long to wait
 
     def __init__(self, what: str, **facts: object) -> None:
         super().__init__(what)
@@ -84,6 +89,14 @@ class StorageThrottled(TransientError):
     def __init__(self, what: str, *, retry_after_seconds: float | None = None) -> None:
         super().__init__(what)
         self.retry_after_seconds = retry_after_seconds
+
+
+class IdentityUnavailable(TransientError):
+    """Nobody answers who could vouch for us: Entra ID, or this machine's metadata service."""
+
+    code = "identity-unavailable"
+    exit_code = ExitCode.UNREACHABLE
+    remedy = "check the path to {endpoint}; uploads resume by themselves, nothing is lost"
 
 
 class DiskFull(TransientError):
@@ -158,6 +171,86 @@ class StorageRefused(PermanentError):
     code = "storage-refused"
     exit_code = ExitCode.REFUSED
     remedy = "check the credential and its rights on the container: streamd doctor"
+
+
+class CredentialRejected(StorageRefused):
+    """The credential is unknown: mistyped, revoked, or the account's key was regenerated."""
+
+    code = "credential-rejected"
+    remedy = "put a valid credential in place ({place}); uploads then resume by themselves"
+
+
+class CredentialExpired(CredentialRejected):
+    """The credential was valid once and is no more."""
+
+    code = "credential-expired"
+    remedy = "renew the credential ({place}); it is read again and uploads resume by themselves"
+
+
+class ClockSkewed(CredentialRejected):
+    """This host's clock and the storage's differ so much that signatures are void."""
+
+    code = "clock-skewed"
+    remedy = "set this host's clock (timedatectl status), or begin the SAS some minutes earlier"
+
+
+class RightMissing(StorageRefused):
+    """The storage knows us, but this operation is not among our rights."""
+
+    code = "right-missing"
+    remedy = "give this identity the right to {doing} on the container: streamd doctor"
+
+
+class FirewallRefused(StorageRefused):
+    """The account's firewall, or the address range of a SAS, keeps this host out."""
+
+    code = "firewall-refused"
+    remedy = "allow this host's address or subnet in the account's network rules ({endpoint})"
+
+
+class TlsFailed(PermanentError):
+    """No encrypted connection came about; streamd never falls back to an unencrypted one."""
+
+    code = "tls-failed"
+    exit_code = ExitCode.UNREACHABLE
+    remedy = "look at what answers: openssl s_client -connect {endpoint}"
+
+
+class TlsUntrusted(TlsFailed):
+    """The certificate of what answers is signed by nobody we trust."""
+
+    code = "tls-untrusted"
+    remedy = "if a proxy inspects TLS on purpose, name its authority in vault.ca_file ({endpoint})"
+
+
+class TlsExpired(TlsFailed):
+    """The certificate of what answers is expired, or not valid yet."""
+
+    code = "tls-expired"
+    remedy = "renew the certificate of {endpoint}, or set this host's clock"
+
+
+class TlsWrongName(TlsFailed):
+    """The certificate of what answers is for another host."""
+
+    code = "tls-wrong-name"
+    remedy = "check DNS and vault.url: what answers as {endpoint} is somebody else"
+
+
+class ProxyRefused(PermanentError):
+    """The proxy does not let us through: it wants a password, or forbids the destination."""
+
+    code = "proxy-refused"
+    exit_code = ExitCode.REFUSED
+    remedy = "check vault.proxy with vault.proxy_password_file, or HTTPS_PROXY ({proxy})"
+
+
+class NamespaceHierarchical(PermanentError):
+    """The account has a hierarchical namespace: it lists out of order and cannot lock versions."""
+
+    code = "namespace-hierarchical"
+    exit_code = ExitCode.REFUSED
+    remedy = "use a storage account without hierarchical namespace: {endpoint} cannot be converted"
 
 
 class ContainerMissing(PermanentError):

@@ -17,7 +17,14 @@ from streamd.config.rules import Problem, contains, own_directories
 from streamd.errors import ConfigInvalid, SecretUnreadable
 
 _SECRET_SIZE_MAX = 64 << 10  # a certificate with its chain is far below; a mistake is not
-_SECRET_KINDS = ("sas", "shared_key", "connection_string", "client_secret", "certificate")
+_SECRET_KINDS = (
+    "sas",
+    "shared_key",
+    "connection_string",
+    "client_secret",
+    "certificate",
+    "proxy_password",
+)
 
 
 def check_host(config: Config) -> None:

@@ -130,7 +130,13 @@ class VaultConfig(Table):
         default=None, description="Certificate authorities to trust instead of the system's, PEM."
     )
     proxy: Annotated[str, AfterValidator(fields.proxy_url)] | None = Field(
-        default=None, description="An HTTP proxy, without a password in it."
+        default=None, description="An HTTP proxy (`http://USER@HOST:PORT`), without a password."
+    )
+    proxy_password_file: AbsolutePath | None = Field(
+        default=None, description="A file that holds the password for the proxy."
+    )
+    proxy_password_credential: CredentialName | None = Field(
+        default=None, description="The systemd credential that holds the proxy's password."
     )
     resource_id: str | None = Field(
         default=None,

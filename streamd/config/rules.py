@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Final
+from urllib.parse import urlsplit
 
 from streamd.config.locate import KeyPath
 from streamd.config.model import Config
@@ -19,7 +20,13 @@ _SECRETS: Final = {
     "connection-string": ("connection_string",),
     "service-principal": ("certificate", "client_secret"),
 }
-_SECRET_KINDS: Final = ("sas", "shared_key", "connection_string", "client_secret")
+_SECRET_KINDS: Final = (
+    "sas",
+    "shared_key",
+    "connection_string",
+    "client_secret",
+    "proxy_password",
+)
 
 
 _ONLY_COMMAND: Final = frozenset(
@@ -157,6 +164,8 @@ def _vault_is_complete(config: Config) -> Iterator[Problem]:
         for name in ("client_id", "tenant_id"):
             if not getattr(vault, name):
                 yield Problem(("vault", "auth"), f'"service-principal" needs {name}')
+    if vault.named_secret("proxy_password") and not urlsplit(vault.proxy or "").username:
+        yield Problem(("vault", "proxy"), "a password needs a user: http://USER@HOST:PORT")
     for kind in _SECRET_KINDS:
         secret = vault.named_secret(kind)
         if secret is not None and secret.file and secret.credential:

@@ -10,35 +10,33 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from streamd.config.host import read_secret
 from streamd.config.model import Config
+from streamd.daemon.credentials import access_of, credential_files
+from streamd.daemon.uplink_meters import silent
 from streamd.effects import Clock, Entropy, SystemClock, SystemEntropy
-from streamd.errors import ConfigInvalid, KeyFileInvalid, SecretUnreadable
+from streamd.errors import ConfigInvalid, KeyFileInvalid, SecretUnreadable, StreamdError
 from streamd.format.keys import HostKey, decode_host_key
-from streamd.format.layout import CONFIG_PREFIX
-from streamd.observe.logging import register_secret
+from streamd.format.layout import CONFIG_PREFIX, parse_pack_name
 from streamd.policy.backoff import Backoff
 from streamd.storage.azure_examine import Asking
+from streamd.storage.azure_observer import RequestObserver
+from streamd.storage.governed import GovernedBlobStore
+from streamd.storage.governor import Governor, GovernorObserver
 from streamd.storage.layered import LayeredBlobStore
 from streamd.storage.local import LocalBlobStore
 from streamd.storage.metered import MeteredBlobStore, StoreObserver
 from streamd.storage.port import BlobName, BlobStore
 from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
+from streamd.storage.uplink import CredentialObserver, Uplink
 from streamd.vault.vault import Vault, no_other_layer, open_vault
 
 READ_GIVE_UP_SECONDS: Final = 30.0
 _KEY_FILE_SIZE_MAX: Final = 1 << 20
 _CONTROL_PREFIXES: Final = ("README.txt", "k/", "v/", "w/")
 _OTHERS: Final = 0o077
-_SECRET_KINDS: Final = {
-    "sas": "sas",
-    "shared-key": "shared_key",
-    "connection-string": "connection_string",
-    "service-principal": "client_secret",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,26 +46,27 @@ class Stores:
     local: LocalBlobStore  # written first; the vault itself when there is no `remote`
     remote: BlobStore | None
     reading: BlobStore
+    uplink: Uplink | None = None  # the way to `remote`
 
     async def aclose(self) -> None:
         """Close what is open."""
         await self.reading.aclose()
 
 
-class _Silent:
-    """A store observer that does not listen."""
+class RemoteObserver(
+    StoreObserver, GovernorObserver, RequestObserver, CredentialObserver, Protocol
+):
+    """Told of everything that happens on the way to the container."""
 
-    def observed(
-        self, operation: str, code: str, seconds: float, bytes_sent: int, bytes_received: int
-    ) -> None:
-        """Ignore it."""
+    def retried(self, operation: str, error: StreamdError) -> None:
+        """An operation is tried again."""
 
 
 def open_stores(
     config: Config,
     *,
     create: bool = False,
-    observer: StoreObserver | None = None,
+    observer: RemoteObserver | None = None,
     give_up_after_seconds: float | None = READ_GIVE_UP_SECONDS,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
@@ -84,41 +83,53 @@ def open_stores(
         return Stores(local, None, local)
     if config.local is None:
         raise ConfigInvalid("a container vault needs a [local] table: the spool in front of it")
-    remote = RetryingBlobStore(
-        MeteredBlobStore(
-            _azure(config, sending, receiving), observer or _Silent(), clock or SystemClock()
-        ),
-        Backoff(),
-        clock or SystemClock(),
-        entropy or SystemEntropy(),
+    uplink, remote = _remote(
+        config,
+        observer=observer or silent(),
+        clock=clock or SystemClock(),
+        entropy=entropy or SystemEntropy(),
         give_up_after_seconds=give_up_after_seconds,
+        rates=(sending, receiving),
     )
     local = LocalBlobStore(config.local.path, create=True)
-    return Stores(local, remote, LayeredBlobStore(local, remote))
+    return Stores(local, remote, LayeredBlobStore(local, remote), uplink)
 
 
-def _azure(
-    config: Config, sending: ByteRate | None = None, receiving: ByteRate | None = None
-) -> BlobStore:
+def _remote(
+    config: Config,
+    *,
+    observer: RemoteObserver,
+    clock: Clock,
+    entropy: Entropy,
+    give_up_after_seconds: float | None,
+    rates: tuple[ByteRate | None, ByteRate | None],
+) -> tuple[Uplink, BlobStore]:
+    """Return the container's store: retrying, governed, metered, from the outside in."""
     from streamd.storage.azure import AzureBlobStore
-    from streamd.storage.azure_access import AzureAccess
 
-    vault = config.vault
-    return AzureBlobStore(
-        AzureAccess(
-            url=vault.url,
-            auth=vault.auth,
-            client_id=vault.client_id,
-            tenant_id=vault.tenant_id,
-            secret=secret_of(config),
-            certificate_file=vault.certificate_file,
-            create_container=vault.create_container,
-            ca_file=vault.ca_file,
-            proxy=vault.proxy,
-        ),
-        sending=sending,
-        receiving=receiving,
+    files = credential_files(config)
+    access = access_of(config)
+    sending, receiving = rates
+    plain = AzureBlobStore(
+        access, sending=sending, receiving=receiving, observer=observer, clock=clock
     )
+    governor = Governor(clock, entropy, observer)
+    governed = GovernedBlobStore(MeteredBlobStore(plain, observer, clock), governor, _is_pack)
+    observer.credential_read(access)
+    observer.window_changed(governor.window)
+    remote = RetryingBlobStore(
+        governed,
+        Backoff(),
+        clock,
+        entropy,
+        give_up_after_seconds=give_up_after_seconds,
+        on_retry=observer.retried,
+    )
+    return Uplink(plain, governed, governor, files, observer), remote
+
+
+def _is_pack(name: str) -> bool:
+    return parse_pack_name(name) is not None
 
 
 @asynccontextmanager
@@ -126,23 +137,11 @@ async def lend_container(config: Config) -> AsyncIterator[Asking]:
     """Lend the container itself, without retries, to whoever looks at what it is like."""
     from streamd.storage.azure import AzureBlobStore
 
-    store = _azure(config)
-    assert isinstance(store, AzureBlobStore)
+    store = AzureBlobStore(access_of(config))
     try:
         yield store
     finally:
         await store.aclose()
-
-
-def secret_of(config: Config) -> str | None:
-    """Return the secret that `vault.auth` calls for; None if it needs none."""
-    vault = config.vault
-    named = vault.named_secret(_SECRET_KINDS[vault.auth]) if vault.auth in _SECRET_KINDS else None
-    if named is None:
-        return None
-    secret: str = read_secret(named).get_secret_value()
-    register_secret(secret)
-    return secret
 
 
 def load_host_key(path: str) -> HostKey:
@@ -167,14 +166,15 @@ def open_reading_store(config: Config) -> BlobStore:
     local = config.local
     if config.vault.directory is not None or (local is not None and os.path.isdir(local.path)):
         return open_stores(config).reading
-    clock = SystemClock()
-    return RetryingBlobStore(
-        MeteredBlobStore(_azure(config), _Silent(), clock),
-        Backoff(),
-        clock,
-        SystemEntropy(),
+    _, remote = _remote(
+        config,
+        observer=silent(),
+        clock=SystemClock(),
+        entropy=SystemEntropy(),
         give_up_after_seconds=READ_GIVE_UP_SECONDS,
+        rates=(None, None),
     )
+    return remote
 
 
 async def open_vault_of(config: Config, stores: Stores) -> Vault:
@@ -203,9 +203,9 @@ async def prepare_container(config: Config) -> None:
     """
     from streamd.storage.azure import AzureBlobStore
 
-    store = _azure(config)
+    store = AzureBlobStore(access_of(config))
     try:
-        if isinstance(store, AzureBlobStore) and config.vault.create_container:
+        if config.vault.create_container:
             await store.ensure_container()
     finally:
         await store.aclose()

@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from streamd.config.model import Config
 from streamd.daemon import compose
+from streamd.daemon.credentials import access_of
 from streamd.effects import SystemClock
 from streamd.errors import StorageRefused, StreamdError
 from streamd.format.keys import HostKey
 from streamd.policy import diagnosis
 from streamd.policy.diagnosis import Check
 from streamd.storage import azure_management
-from streamd.storage.azure_access import parse_url, sas_expiry_us
+from streamd.storage.azure_access import parse_url
 from streamd.storage.azure_examine import Asking, ContainerFacts, Tried, examine, utc_seconds
 from streamd.storage.port import BlobName
 
@@ -125,7 +126,7 @@ def _host_key(config: Config) -> HostKey | None:
 
 def _credential(config: Config) -> Iterator[Check]:
     if config.vault.auth == "sas":
-        until_us = sas_expiry_us(compose.secret_of(config) or "")
+        until_us = access_of(config).expires_us
         now_us = SystemClock().now_us()
         yield diagnosis.expiry(None if until_us is None else (until_us - now_us) / 1e6)
 

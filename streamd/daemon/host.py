@@ -61,6 +61,8 @@ LOCK_NAME: Final = "lock"
 DAMAGED_SUFFIX: Final = ".damaged"
 UPLOAD_GIVE_UP_SECONDS: Final = 20.0  # then the uploader says so and goes on trying
 BUDGET_SHARE: Final = 0.5  # of pipeline.memory_limit: the rest is packs, catalog cache, results
+PACK_MEMORY_BYTES: Final = 64 << 20  # of the limit for each pack being uploaded: four times its own
+PACKS_IN_FLIGHT_MAX: Final = 32
 _LOG: Final = get_logger("host")
 
 
@@ -202,7 +204,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         clock=clock,
         observer=meters,
     )
-    uploader = _uploader(stores, catalog, pipeline, meters, clock)
+    uploader = _uploader(config, stores, catalog, pipeline, meters, clock)
     compression.pile_bytes = lambda: pipeline.backlog_bytes
     traffic = Traffic(catalog, clock, sending, uploader)
     connect(spool, copy, view, traffic, uploader, meters)
@@ -231,15 +233,33 @@ async def _assemble(  # noqa: PLR0917 - the parts
 
 
 def _uploader(
-    stores: Stores, catalog: Catalog, pipeline: Pipeline, meters: Meters, clock: Clock
+    config: Config,
+    stores: Stores,
+    catalog: Catalog,
+    pipeline: Pipeline,
+    meters: Meters,
+    clock: Clock,
 ) -> Uploader | None:
     """Return what copies to the container; None if the directory is the vault itself."""
     if stores.remote is None:
         meters.has_remote = False
         return None
-    uploader = Uploader(catalog, stores.local, stores.remote, meters, clock)
+    uploader = Uploader(
+        catalog,
+        stores.local,
+        stores.remote,
+        meters,
+        clock,
+        gate=None if stores.uplink is None else stores.uplink.governor,
+        packs_in_flight=packs_in_flight(config.pipeline.memory_limit_bytes),
+    )
     pipeline.on_durable = uploader.wake
     return uploader
+
+
+def packs_in_flight(memory_limit_bytes: int) -> int:
+    """Return how many packs the uploader may hold: a quarter of the limit, 1 to 32."""
+    return max(1, min(memory_limit_bytes // PACK_MEMORY_BYTES, PACKS_IN_FLIGHT_MAX))
 
 
 def take_lock(state: str) -> int:

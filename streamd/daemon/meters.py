@@ -8,6 +8,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 
 from streamd.catalog.objects import ObjectRow
+from streamd.daemon.uplink_meters import UplinkMeters
 from streamd.effects import MICROSECONDS
 from streamd.errors import StreamdError
 from streamd.observe.logging import get_logger
@@ -21,8 +22,8 @@ _LOG: Final = get_logger("pipeline")
 _SEAL_STEPS: Final = ("chunk", "compress", "encrypt")  # one thread hop does all three
 
 
-class Meters:
-    """Implements the observers of `pipeline.capture`, `pipeline.upload` and `storage.metered`."""
+class Meters(UplinkMeters):
+    """Implements the observers of the pipeline, the uploader, the sources and the stores."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
@@ -133,16 +134,6 @@ class Meters:
         if error.code != self._last_failure:
             _LOG.warning("upload-paused", reason=error.code, what=str(error), remedy=error.advice())
             self._last_failure = error.code
-
-    def observed(
-        self, operation: str, code: str, seconds: float, bytes_sent: int, bytes_received: int
-    ) -> None:
-        """A request to the container ended."""
-        metrics = self.metrics
-        metrics.azure_requests_total.labels(operation, code).inc()
-        metrics.azure_request_duration_seconds.labels(operation).observe(seconds)
-        metrics.uploaded_bytes_total.inc(bytes_sent)
-        metrics.downloaded_bytes_total.inc(bytes_received)
 
     # -- sources ---------------------------------------------------------------------------------
 

@@ -46,6 +46,8 @@ def services_of(
         services["upload"] = host.uploader.run
         services["traffic"] = host.traffic.run
         services["spool"] = lambda: record_full_times(host, supervisor)
+    if host.stores.uplink is not None:
+        services["uplink"] = host.stores.uplink.run
     return services
 
 

@@ -4,10 +4,15 @@ import math
 from typing import Final
 
 from streamd.observe.metric_set import LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
+from streamd.policy.circuit import CAUSES, STATES
 
-OPERATIONS: Final = ("put", "get", "scan", "delete")
-CODES: Final = ("2xx", "401", "403", "404", "409", "412", "429", "4xx", "5xx", "timeout", "connect")
-RETRY_REASONS: Final = ("429", "5xx", "timeout", "connect")
+OPERATIONS: Final = ("put", "get", "head", "list", "delete", "container", "other")
+CODES: Final = (
+    "2xx", "401", "403", "404", "407", "409", "412", "429", "4xx", "503", "5xx",
+    "timeout", "connect", "cut", "tls", "credential", "cancelled",
+)  # fmt: skip
+RETRIED: Final = ("put", "get", "scan", "delete")
+RETRY_REASONS: Final = ("storage-throttled", "vault-unreachable", "identity-unavailable")
 BLOCKED_REASONS: Final = ("immutable", "hold", "refused")
 
 _SOURCE: Final = SOURCE_LABEL
@@ -36,8 +41,29 @@ class VaultMetrics(MetricSet):
             "azure_retries_total",
             "Requests to Azure that were tried again, and why.",
             ("operation", "reason"),
+            operation=RETRIED,
             reason=RETRY_REASONS,
-            **operation,
+        )
+        self.azure_circuit_state = self._gauge(
+            "azure_circuit_state",
+            "1 for the state of the way to Azure: closed (all is well), open (nobody asks), probing"
+            " (one request asks for all).",
+            ("state",),
+            state=STATES,
+        )
+        self.azure_circuit_state.labels("closed").set(1)
+        self.azure_paused = self._gauge(
+            "azure_paused", "1 for the cause for which requests to Azure pause.", ("cause",),
+            cause=CAUSES,
+        )  # fmt: skip
+        self.azure_concurrency_limit = self._gauge(
+            "azure_concurrency_limit", "Large requests that may be under way at once, adapted."
+        )
+        self.credential_expiry_timestamp_seconds = self._gauge(
+            "credential_expiry_timestamp_seconds",
+            "Unix time at which the credential in use ends: a SAS, a certificate, or a token that"
+            " is renewed by itself at half its life.",
+            ("kind",),
         )
         self.azure_throttled_seconds_total = self._counter(
             "azure_throttled_seconds_total", "Time waited because Azure asked to slow down."

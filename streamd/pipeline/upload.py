@@ -42,8 +42,22 @@ class UploadObserver(Protocol):
         """Uploading pauses because of this; it goes on by itself when it can."""
 
 
+class Gate(Protocol):
+    """Knows whether the vault of record takes anything now."""
+
+    async def opened(self) -> None:
+        """Return when a put may be tried."""
+
+    def may_ask(self) -> bool:
+        """Return whether one may be tried at once."""
+
+
 class Uploader:
-    """Copies objects from the local vault to the vault of record."""
+    """Copies objects from the local vault to the vault of record.
+
+    Nothing is read while `gate` is closed: an outage of days costs no disk traffic. At most
+    `packs_in_flight` packs are in memory; how many of them are sent at once is up to the store.
+    """
 
     def __init__(
         self,
@@ -52,7 +66,13 @@ class Uploader:
         remote: BlobStore,
         observer: UploadObserver,
         clock: Clock,
+        *,
+        gate: Gate | None = None,
+        packs_in_flight: int = PACKS_IN_FLIGHT,
     ) -> None:
+        self._gate = gate
+        self._packs_in_flight = packs_in_flight
+        self._error: StreamdError | None = None
         self._catalog = catalog
         self._local = local
         self._remote = remote
@@ -87,19 +107,22 @@ class Uploader:
         """Upload until cancelled. What is in flight then is put again at the next start."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._ordered(), name="upload.journal")
-            for number in range(PACKS_IN_FLIGHT):
+            for number in range(self._packs_in_flight):
                 group.create_task(self._packs(), name=f"upload.pack.{number}")
 
     async def finish(self) -> None:
         """Wait until everything that is durable here has arrived; for one-shot captures.
 
-        Raises VaultUnreachable after a minute without progress: the rest waits in the local copy.
+        Raises VaultUnreachable after a minute without progress, and what an operator has to mend
+        after a few seconds: the rest waits in the local copy.
         """
         loop = asyncio.get_running_loop()
         left, since = -1, loop.time()
         while (count := (await self._catalog.read(objects.backlog))[0]) > 0:
             if count != left:
                 left, since = count, loop.time()
+            elif isinstance(self._error, PermanentError) and loop.time() - since > _PAUSE_SECONDS:
+                raise self._error
             elif loop.time() - since > FINISH_PATIENCE_SECONDS:
                 raise VaultUnreachable(
                     f"{count} objects wait in the local copy ({self.state})",
@@ -110,7 +133,7 @@ class Uploader:
 
     async def _ordered(self) -> None:
         while True:
-            await self._open.wait()
+            await self._ready()
             self._wake[0].clear()
             rows = await self._catalog.read(objects.pending_uploads, 1, packs=False)
             if rows and not await self._catalog.read(objects.unfinished_among, rows[0].needs):
@@ -120,7 +143,7 @@ class Uploader:
 
     async def _packs(self) -> None:
         while True:
-            await self._open.wait()
+            await self._ready()
             self._wake[1].clear()
             rows = await self._catalog.read(objects.pending_uploads, _BATCH, packs=True)
             row = next((row for row in rows if row.number not in self._busy), None)
@@ -132,6 +155,12 @@ class Uploader:
                 await self._upload(row)
             finally:
                 self._busy.discard(row.number)
+
+    async def _ready(self) -> None:
+        """Return when the vault takes something, and no operator has paused."""
+        if self._gate is not None:
+            await self._gate.opened()
+        await self._open.wait()
 
     @staticmethod
     async def _look(event: asyncio.Event) -> None:
@@ -157,11 +186,11 @@ class Uploader:
             await self._missing(row)
             return
         except (TransientError, PermanentError) as error:
-            self.state = error.code
+            self.state, self._error = error.code, error
             self._observer.upload_failed(error)
-            await asyncio.sleep(_PAUSE_SECONDS if isinstance(error, PermanentError) else 1.0)
+            await asyncio.sleep(self._pause_seconds(error))
             return
-        self.state = "uploading"
+        self.state, self._error = "uploading", None
         await self._done(row, loop.time() - started)
 
     async def _done(self, row: ObjectRow, seconds: float) -> None:
@@ -172,6 +201,11 @@ class Uploader:
         self._observer.uploaded(row, seconds, delays)
         if row.kind == Kind.PACK:
             self._wake[0].set()
+
+    def _pause_seconds(self, error: StreamdError) -> float:
+        """Return how long to wait; what closes the gate is waited for there, to the moment."""
+        is_gated = self._gate is not None and not self._gate.may_ask()
+        return 1.0 if is_gated or isinstance(error, TransientError) else _PAUSE_SECONDS
 
     async def _send(self, name: BlobName, data: bytes) -> None:
         """Put it; TimeoutError if an operator stops all traffic meanwhile."""

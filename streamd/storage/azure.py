@@ -9,43 +9,52 @@ Importing this module imports the SDK; only the composition root does so, and on
 
 import asyncio
 import hashlib
-import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any, Final, TypeVar
 
 import aiohttp
-from azure.core.exceptions import AzureError, ClientAuthenticationError, HttpResponseError
+from azure.core.exceptions import AzureError, HttpResponseError
 from azure.storage.blob.aio import ContainerClient
 
-from streamd.effects import MICROSECONDS
+from streamd.effects import MICROSECONDS, Clock, SystemClock
 from streamd.errors import (
     BlobConflict,
     BlobNotFound,
     ContainerMissing,
+    CredentialRejected,
+    NamespaceHierarchical,
     StorageRefused,
     StreamdError,
     VaultDamaged,
     VaultUnreachable,
 )
-from streamd.storage.azure_access import AzureAccess, is_path_style, parse_url
-from streamd.storage.azure_credentials import credential_for
-from streamd.storage.azure_errors import Answer, Asked, may_exist, meaning, without_secrets
-from streamd.storage.azure_transport import DEADLINE, SlicingTransport, new_session, tls_context
+from streamd.storage.azure_access import AzureAccess, parse_url
+from streamd.storage.azure_connection import Connection, connect
+from streamd.storage.azure_errors import Answer, Asked, may_exist, meaning
+from streamd.storage.azure_failures import failure, kind_of
+from streamd.storage.azure_observer import Deaf, RequestObserver
+from streamd.storage.azure_transport import DEADLINE
 from streamd.storage.names import check_name, check_prefix
 from streamd.storage.port import BlobInfo, BlobName, Bytes
 from streamd.storage.rate import ByteRate
 
 _T = TypeVar("_T")
-_API_VERSION: Final = "2024-11-04"  # the newest that both the oldest SDK and emulators know
-_SINGLE_REQUEST_BYTES: Final = 256 << 20  # far above any object: everything is one request
-_CONNECT_SECONDS: Final = 10.0
-_SILENCE_SECONDS: Final = 30.0  # between the end of a request and the next byte of the answer
 _DEADLINE_SECONDS: Final = 15.0
 _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 _ASSUMED_BYTES: Final = 32 << 20  # of an object whose size we do not know
 _PAGE: Final = 5000  # names in one answer, the service's maximum
 _PAGE_BYTES: Final = 4 << 20  # about the size of such an answer
+# what is asked for → the operation in metrics
+_TOLD_APART: Final = {401, 403, 404, 407, 409, 412, 416, 429, 503}
+_OPERATIONS: Final = {
+    "put": "put",
+    "get": "get",
+    "look at": "head",
+    "list": "list",
+    "delete": "delete",
+    "create": "container",
+}
 
 
 class AzureBlobStore:
@@ -63,13 +72,17 @@ class AzureBlobStore:
         *,
         sending: ByteRate | None = None,
         receiving: ByteRate | None = None,
+        observer: RequestObserver | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self._access = access
         self._rates = (sending, receiving)
+        self._observer = observer or Deaf()
+        self._clock = clock or SystemClock()
         self._address = parse_url(access.url)
         self._connecting = asyncio.Lock()
-        self._connection: _Connection | None = None
-        self._retired: list[_Connection] = []
+        self._connection: Connection | None = None
+        self._retired: list[Connection] = []
 
     async def put(self, name: BlobName, data: Bytes) -> None:
         """Create `name` by one request; see the port."""
@@ -127,8 +140,8 @@ class AzureBlobStore:
     async def scan(self, prefix: str) -> AsyncIterator[BlobInfo]:
         """Yield what begins with `prefix`, in name order; see the port.
 
-        Raises VaultDamaged if the service lists out of order: accounts with a hierarchical
-        namespace do, and nothing above could rely on such a listing.
+        Raises NamespaceHierarchical if the service lists out of order: accounts with such a
+        namespace do, and nothing above could rely on it.
         """
         check_prefix(prefix)
         begin = len(self._address.prefix)
@@ -140,7 +153,9 @@ class AzureBlobStore:
                     if name == last:
                         continue  # repeated at the border of two pages
                     if name < last:
-                        raise VaultDamaged(f"{name} is listed after {last}", name=name)
+                        raise NamespaceHierarchical(
+                            f"{name} is listed after {last}", endpoint=self._address.host
+                        )
                     last = name
                     modified_us = int(row.last_modified.timestamp()) * MICROSECONDS
                     md5 = bytes(row.content_settings.content_md5 or b"")
@@ -174,9 +189,10 @@ class AzureBlobStore:
         """Use other credentials from the next call on; calls under way end with the old ones."""
         async with self._connecting:
             self._access = access
-            if self._connection is not None:
-                self._retired.append(self._connection)
-                self._connection = None
+            retired, self._connection = self._connection, None
+            if retired is not None:
+                await retired.retire()
+                self._retired = [one for one in [*self._retired, retired] if not one.is_closed]
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -226,19 +242,42 @@ class AzureBlobStore:
         """Make one request within its deadline, and translate what goes wrong."""
         deadline = _DEADLINE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
         endpoint = self._address.host
+        connection = await self._connected()
         try:
-            async with asyncio.timeout(deadline) as scope:
-                DEADLINE.set(scope)
-                return await request(await self._container())
+            with self._observed(doing):
+                async with asyncio.timeout(deadline) as scope, connection.lent() as container:
+                    DEADLINE.set(scope)
+                    return await request(container)
         except TimeoutError as error:
             what = f"{doing} {name}: no answer within {deadline:.0f} s"
             raise VaultUnreachable(what, endpoint=endpoint) from error
         except HttpResponseError as error:
-            raise self._meaning(error, doing, name) from error
+            refused = self._meaning(error, doing, name)
+            if isinstance(refused, CredentialRejected):
+                connection.distrust()
+            raise refused from error
         except (AzureError, aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: what answered does not speak the protocol, such as a proxy's web page.
-            what = f"{doing} {name}: {without_secrets(str(error)) or type(error).__name__}"
-            raise VaultUnreachable(what, endpoint=endpoint) from error
+            raise failure(error, f"{doing} {name}", endpoint) from error
+
+    @contextmanager
+    def _observed(self, doing: str) -> Iterator[None]:
+        code, began = "cancelled", self._clock.monotonic()
+        try:
+            yield
+            code = "2xx"
+        except HttpResponseError as error:
+            code = _code(_answer(error).status)
+            raise
+        except (AzureError, aiohttp.ClientError, OSError, ValueError) as error:
+            code = kind_of(error)
+            raise
+        except StreamdError:
+            code = "credential"  # there was none to send anything with
+            raise
+        finally:
+            operation = _OPERATIONS.get(doing, "other")
+            self._observer.requested(operation, code, self._clock.monotonic() - began)
 
     async def _is_ours(self, name: BlobName, content: bytes, refusal: HttpResponseError) -> bool:
         """Return whether the object that is there is what we put, as after a lost answer.
@@ -263,13 +302,18 @@ class AzureBlobStore:
             raise VaultDamaged(f"{name} has {length} bytes, not even {offset}", name=name)
 
     def _meaning(self, error: HttpResponseError, doing: str, name: str) -> StreamdError:
-        answer = _answer(error)
-        if isinstance(error, ClientAuthenticationError) and not answer.code:
-            # Not the Blob service, but Entra ID or this machine's identity.
-            what = f"{doing} {name}: no credential: {without_secrets(answer.text)}"
-            return StorageRefused(what, status=answer.status, code=None)
-        asked = Asked(doing, name, self._address.container, self._address.host)
-        return meaning(answer, asked)
+        access = self._access
+        asked = Asked(
+            doing=doing,
+            name=name,
+            container=self._address.container,
+            endpoint=self._address.host,
+            place=access.place,
+            now_us=self._clock.now_us(),
+            begins_us=access.begins_us,
+            expires_us=access.expires_us,
+        )
+        return meaning(_answer(error), asked)
 
     async def _properties(self, name: BlobName) -> Any:
         return await self._call(
@@ -277,75 +321,33 @@ class AzureBlobStore:
         )
 
     async def _pages(self, prefix: str) -> AsyncGenerator[list[Any], None]:
-        pages: AsyncIterator[AsyncIterator[Any]] | None = None
+        token: str | None = None
 
-        async def next_page(container: ContainerClient) -> list[Any] | None:
-            nonlocal pages
-            if pages is None:
-                listing = container.list_blobs(name_starts_with=prefix, results_per_page=_PAGE)
-                pages = listing.by_page()
-            page = await anext(pages, None)
-            return None if page is None else [row async for row in page]
+        async def next_page(container: ContainerClient) -> list[Any]:
+            nonlocal token
+            listing = container.list_blobs(name_starts_with=prefix, results_per_page=_PAGE)
+            pages: Any = listing.by_page(continuation_token=token)
+            rows = [row async for row in await anext(pages)]
+            token = pages.continuation_token
+            return rows
 
-        while (rows := await self._call("list", prefix, _PAGE_BYTES, next_page)) is not None:
-            yield rows
+        # Each page on the connection of its time: credentials may be renewed between two.
+        yield await self._call("list", prefix, _PAGE_BYTES, next_page)
+        while token:
+            yield await self._call("list", prefix, _PAGE_BYTES, next_page)
 
-    async def _container(self) -> ContainerClient:
+    async def _connected(self) -> Connection:
         async with self._connecting:
             if self._connection is None:
-                context = await asyncio.to_thread(tls_context, self._access.ca_file)
-                self._connection = await _connect(self._access, context, *self._rates)
-            return self._connection.container
-
-
-class _Connection(NamedTuple):
-    """What one set of credentials needs, to be closed together."""
-
-    session: aiohttp.ClientSession
-    credential: Any
-    container: ContainerClient
-
-    async def aclose(self) -> None:
-        close = getattr(self.credential, "close", None)  # those that ask Entra ID
-        if close is not None:
-            await close()
-        await self.session.close()
-
-
-async def _connect(
-    access: AzureAccess,
-    context: ssl.SSLContext,
-    sending: ByteRate | None,
-    receiving: ByteRate | None,
-) -> _Connection:
-    address = parse_url(access.url)
-    local = is_path_style(address.host.partition(":")[0])
-    session = new_session(context, trust_environment=access.proxy is None and not local)
-    try:
-        transport = SlicingTransport(
-            session=session,
-            proxy=access.proxy,
-            connect_seconds=_CONNECT_SECONDS,
-            silence_seconds=_SILENCE_SECONDS,
-            sending=sending,
-            receiving=receiving,
-        )
-        credential = credential_for(access, address, transport)
-        container = ContainerClient(
-            address.account_url,
-            address.container,
-            credential=credential,
-            transport=transport,
-            api_version=_API_VERSION,
-            retry_total=0,
-            max_single_put_size=_SINGLE_REQUEST_BYTES,
-            max_single_get_size=_SINGLE_REQUEST_BYTES,
-            max_chunk_get_size=_SINGLE_REQUEST_BYTES,
-        )
-    except BaseException:
-        await session.close()
-        raise
-    return _Connection(session, credential, container)
+                sending, receiving = self._rates
+                self._connection = await connect(
+                    self._access,
+                    self._clock,
+                    sending=sending,
+                    receiving=receiving,
+                    on_token=self._observer.token_renewed,
+                )
+            return self._connection
 
 
 def _answer(error: HttpResponseError) -> Answer:
@@ -359,6 +361,14 @@ def _answer(error: HttpResponseError) -> Answer:
         retry_after=headers.get("Retry-After"),
         date=headers.get("Date"),
     )
+
+
+def _code(status: int | None) -> str:
+    """Return a status as the metric's `code` has it: by itself where it tells something."""
+    if status is None:
+        return "connect"
+    known = status in _TOLD_APART
+    return str(status) if known else f"{status // 100}xx"
 
 
 def _md5(content: bytes) -> bytes:

@@ -37,6 +37,27 @@ class AzureAccess:
     create_container: bool = False
     ca_file: str | None = None  # PEM, instead of the system's authorities
     proxy: str | None = field(default=None, repr=False)  # may carry a password
+    place: str = "vault.auth"  # where an operator finds the credential
+    certificate_expires_us: int | None = None
+
+    @property
+    def begins_us(self) -> int | None:
+        """When a SAS becomes valid; None if it says nothing, or it is none."""
+        return None if self._sas is None else sas_moment_us(self._sas, "st")
+
+    @property
+    def expires_us(self) -> int | None:
+        """When a SAS ends; None if it says nothing, or it is none."""
+        return None if self._sas is None else sas_moment_us(self._sas, "se")
+
+    @property
+    def _sas(self) -> str | None:
+        if self.auth == "sas":
+            return self.secret
+        if self.auth == "connection-string" and self.secret is not None:
+            _, _, token = self.secret.partition("SharedAccessSignature=")
+            return token.partition(";")[0] or None
+        return None
 
 
 class AzureAddress(NamedTuple):
@@ -62,6 +83,8 @@ def parse_url(url: str) -> AzureAddress:
     if is_path_style(host) and segments:
         account, *segments = segments
         base = f"{base}/{account}"
+    if parts.scheme == "http" and not is_loopback(host):
+        raise ConfigInvalid("vault.url is not encrypted: write https://")
     if parts.scheme not in ("http", "https") or not host or not segments or parts.query:
         raise ConfigInvalid("vault.url names no container: https://ACCOUNT.…/CONTAINER/PREFIX")
     prefix = "".join(f"{segment}/" for segment in segments[1:])
@@ -79,13 +102,24 @@ def is_path_style(host: str) -> bool:
     return True
 
 
-def sas_expiry_us(token: str) -> int | None:
-    """Return when a SAS token expires, in microseconds since the epoch; None if it says nothing."""
-    expiry = parse_qs(token.strip().lstrip("?")).get("se")
-    if expiry is None:
+def is_loopback(host: str) -> bool:
+    """Return whether `host` is this machine, so that nothing needs to be encrypted."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def sas_moment_us(token: str, name: str) -> int | None:
+    """Return the start (`st`) or the expiry (`se`) that a SAS token states, in microseconds.
+
+    None if it states none: then a stored access policy does, or it begins at once.
+    """
+    stated = parse_qs(token.strip().lstrip("?")).get(name)
+    if stated is None:
         return None
     try:
-        moment = datetime.fromisoformat(expiry[0])
+        moment = datetime.fromisoformat(stated[0])
     except ValueError:
         return None
     return int(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()) * MICROSECONDS

@@ -1,17 +1,28 @@
 """Makes of an `AzureAccess` the credential that the Azure SDK wants."""
 
+from collections.abc import Callable
 from typing import Any
 
 from azure.core.credentials import AzureNamedKeyCredential, AzureSasCredential
 
+from streamd.effects import Clock
 from streamd.errors import ConfigInvalid
 from streamd.storage.azure_access import AzureAccess, AzureAddress
+from streamd.storage.azure_tokens import EarlyToken
 
 
-def credential_for(access: AzureAccess, address: AzureAddress, transport: Any) -> Any:
-    """Return a credential for `ContainerClient`; one that asks Entra ID uses `transport`.
+def credential_for(
+    access: AzureAccess,
+    address: AzureAddress,
+    transport: Callable[[], Any],
+    clock: Clock,
+    on_token: Callable[[int], None] = lambda _: None,
+) -> Any:
+    """Return a credential for `ContainerClient`.
 
-    Raises ConfigInvalid if something that this kind of identity needs is missing or malformed.
+    One that asks Entra ID does so through what `transport` returns, and tells `on_token` until when
+    each token is good. Raises ConfigInvalid if something that this kind of identity needs is
+    missing or malformed.
     """
     if access.auth == "sas":
         return AzureSasCredential(_secret(access).lstrip("?"))
@@ -19,47 +30,52 @@ def credential_for(access: AzureAccess, address: AzureAddress, transport: Any) -
         return AzureNamedKeyCredential(address.account, _secret(access))
     if access.auth == "connection-string":
         return _from_connection_string(_secret(access), address)
-    try:
-        return _entra_credential(access, transport)
-    except ValueError as error:
-        raise ConfigInvalid(f"vault.auth = {access.auth}: {error}") from error
+    make = _entra_credential(access, transport)
+    return EarlyToken(make, place=access.auth, clock=clock, on_token=on_token)
 
 
-def _entra_credential(access: AzureAccess, transport: Any) -> Any:
+def _entra_credential(access: AzureAccess, transport: Callable[[], Any]) -> Callable[[], Any]:
     from azure.identity import aio as identity  # half a second: only for those who need it
 
     if access.auth == "managed-identity":
         # Its endpoint is on this machine: neither our proxy nor our CA has to do with it.
-        return identity.ManagedIdentityCredential(client_id=access.client_id)
+        return lambda: identity.ManagedIdentityCredential(client_id=access.client_id, retry_total=0)
     if access.auth == "workload-identity":
-        return identity.WorkloadIdentityCredential(
-            tenant_id=access.tenant_id, client_id=access.client_id, transport=transport
+        return lambda: identity.WorkloadIdentityCredential(
+            tenant_id=access.tenant_id,
+            client_id=access.client_id,
+            transport=transport(),
+            retry_total=0,
         )
     if access.auth == "service-principal":
         return _service_principal(access, transport)
-    return identity.DefaultAzureCredential(
+    return lambda: identity.DefaultAzureCredential(
         managed_identity_client_id=access.client_id,
         workload_identity_client_id=access.client_id,
         workload_identity_tenant_id=access.tenant_id,
-        transport=transport,
+        transport=transport(),
+        retry_total=0,
     )
 
 
-def _service_principal(access: AzureAccess, transport: Any) -> Any:
+def _service_principal(access: AzureAccess, transport: Callable[[], Any]) -> Callable[[], Any]:
     from azure.identity import aio as identity
 
-    if access.tenant_id is None or access.client_id is None:
+    tenant, client = access.tenant_id, access.client_id
+    if tenant is None or client is None:
         raise ConfigInvalid("a service principal needs vault.tenant_id and vault.client_id")
     if access.certificate_file is not None:
-        return identity.CertificateCredential(
-            access.tenant_id,
-            access.client_id,
+        return lambda: identity.CertificateCredential(
+            tenant,
+            client,
             access.certificate_file,
             password=access.secret,
-            transport=transport,
+            transport=transport(),
+            retry_total=0,
         )
-    return identity.ClientSecretCredential(
-        access.tenant_id, access.client_id, _secret(access), transport=transport
+    secret = _secret(access)
+    return lambda: identity.ClientSecretCredential(
+        tenant, client, secret, transport=transport(), retry_total=0
     )
 
 

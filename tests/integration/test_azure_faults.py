@@ -18,6 +18,7 @@ from streamd.errors import (
     BlobNotFound,
     ConfigInvalid,
     ContainerMissing,
+    CredentialRejected,
     StorageRefused,
     StorageThrottled,
     StreamdError,
@@ -253,7 +254,7 @@ async def test_a_wrong_key_is_refused_without_telling_it(
     wrong = KEY.replace("Eby8", "AAAA")
     await store.renew(replace(access, secret=wrong))
     errors = await _operations(store)
-    assert [type(error) for error in errors] == [StorageRefused] * 4
+    assert [type(error) for error in errors] == [CredentialRejected] * 4
     assert not any(wrong in f"{error} {error.facts} {error.advice()}" for error in errors)
     await store.renew(access)
     await store.put(A, b"again")

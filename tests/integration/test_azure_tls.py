@@ -5,16 +5,20 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
+import aiohttp
 import pytest
 import pytest_asyncio
 import trustme
 from azurite import Azurite, azurite  # noqa: F401 - a fixture
 from fault_proxy import FaultProxy
 
-from streamd.errors import ConfigInvalid, StorageRefused, VaultUnreachable
+from streamd.effects import SystemClock
+from streamd.errors import ConfigInvalid, CredentialRejected, TlsUntrusted
 from streamd.storage.azure import AzureBlobStore
 from streamd.storage.azure_access import AzureAccess, parse_url
 from streamd.storage.azure_credentials import credential_for
+from streamd.storage.azure_tokens import EarlyToken
+from streamd.storage.azure_transport import SlicingTransport
 from streamd.storage.port import BlobName
 
 pytestmark = pytest.mark.asyncio
@@ -64,7 +68,7 @@ async def test_an_unknown_authority_is_not_trusted(
     trustme.CA().cert_pem.write_to_path(str(tmp_path / "other.pem"))
     for ca_file in (None, str(tmp_path / "other.pem")):
         store = AzureBlobStore(replace(access, ca_file=ca_file))
-        with pytest.raises(VaultUnreachable, match=r"(?i)certificate"):
+        with pytest.raises(TlsUntrusted, match=r"(?i)certificate"):
             await store.put(A, b"x")
         await store.aclose()
     assert proxy.seen == []
@@ -107,10 +111,18 @@ async def test_each_kind_of_identity_becomes_its_credential(
     access: AzureAccess, kind: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
-    credential = credential_for(access, parse_url(access.url), None)
+    async with aiohttp.ClientSession() as session:
+
+        def transport() -> SlicingTransport:
+            return SlicingTransport(
+                session=session, proxy=None, connect_seconds=1, silence_seconds=1
+            )
+
+        credential = credential_for(access, parse_url(access.url), transport, SystemClock())
+        if isinstance(credential, EarlyToken):
+            credential = credential._make()
+            await credential.close()
     assert type(credential).__name__ == kind
-    if hasattr(credential, "close"):
-        await credential.close()
 
 
 async def test_an_identity_that_is_not_available_is_refused(
@@ -119,6 +131,6 @@ async def test_an_identity_that_is_not_available_is_refused(
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "absent"))
     access = AzureAccess(url=URL, auth="workload-identity", client_id="c", tenant_id="t")
     store = AzureBlobStore(access)
-    with pytest.raises((StorageRefused, VaultUnreachable)):
+    with pytest.raises(CredentialRejected, match="absent"):
         await store.put(A, b"x")
     await store.aclose()

@@ -1,17 +1,25 @@
 """Addresses, secrets and the meaning of the service's answers, without a service."""
 
+from dataclasses import replace
+
 import pytest
 
 from streamd.errors import (
     BlobNotFound,
+    ClockSkewed,
     ConfigInvalid,
     ContainerMissing,
+    CredentialExpired,
+    CredentialRejected,
+    FirewallRefused,
+    ProxyRefused,
+    RightMissing,
     StorageRefused,
     StorageThrottled,
     VaultDamaged,
     VaultUnreachable,
 )
-from streamd.storage.azure_access import AzureAccess, parse_url, sas_expiry_us
+from streamd.storage.azure_access import AzureAccess, parse_url, sas_moment_us
 from streamd.storage.azure_errors import (
     Answer,
     Asked,
@@ -20,7 +28,9 @@ from streamd.storage.azure_errors import (
     without_secrets,
 )
 
-ASKED = Asked("get", "p/a", "cont", "acc.blob.core.windows.net")
+ASKED = Asked(
+    doing="get", name="p/a", container="cont", endpoint="acc.blob.core.windows.net", now_us=1
+)
 
 
 @pytest.mark.parametrize(
@@ -77,10 +87,12 @@ def test_a_secret_never_shows() -> None:
 
 
 def test_a_sas_token_says_when_it_expires() -> None:
-    assert sas_expiry_us("?sv=2024&se=2026-01-02T03%3A04%3A05Z&sig=x") == 1_767_323_045_000_000
-    assert sas_expiry_us("se=2026-01-02") == 1_767_312_000_000_000
-    assert sas_expiry_us("sv=2024&si=policy") is None
-    assert sas_expiry_us("se=soon") is None
+    assert (
+        sas_moment_us("?sv=2024&se=2026-01-02T03%3A04%3A05Z&sig=x", "se") == 1_767_323_045_000_000
+    )
+    assert sas_moment_us("se=2026-01-02", "se") == 1_767_312_000_000_000
+    assert sas_moment_us("sv=2024&si=policy", "se") is None
+    assert sas_moment_us("se=soon", "se") is None
 
 
 @pytest.mark.parametrize(
@@ -90,10 +102,16 @@ def test_a_sas_token_says_when_it_expires() -> None:
         (404, "ContainerNotFound", ContainerMissing),
         (409, "ContainerBeingDeleted", ContainerMissing),
         (404, None, VaultUnreachable),  # a proxy's: nothing is said about our object
-        (401, "NoAuthenticationInformation", StorageRefused),
-        (403, "AuthorizationPermissionMismatch", StorageRefused),
+        (401, "NoAuthenticationInformation", CredentialRejected),
+        (403, "AuthorizationPermissionMismatch", RightMissing),
+        (403, "AuthenticationFailed", CredentialRejected),
+        (401, "InvalidAuthenticationInfo", CredentialRejected),
+        (403, "KeyBasedAuthenticationNotPermitted", CredentialRejected),
+        (403, "AuthorizationFailure", FirewallRefused),
+        (403, "AuthorizationSourceIPMismatch", FirewallRefused),
+        (403, "AuthorizationServiceMismatch", RightMissing),
         (403, None, StorageRefused),
-        (407, None, StorageRefused),
+        (407, None, ProxyRefused),
         (416, "InvalidRange", VaultDamaged),
         (429, None, StorageThrottled),
         (503, "ServerBusy", StorageThrottled),
@@ -125,3 +143,72 @@ def test_retry_after_is_seconds_or_a_date_by_the_clock_of_the_service() -> None:
     assert retry_after_seconds(Answer(retry_after=later)) is None
     assert retry_after_seconds(Answer(retry_after="soon", date=date)) is None
     assert retry_after_seconds(Answer()) is None
+
+
+NOW = "Wed, 21 Oct 2015 07:28:00 GMT"
+NOW_US = 1_445_412_480_000_000
+MINUTE_US = 60_000_000
+
+
+@pytest.mark.parametrize(
+    ("text", "ours_us", "begins_us", "expires_us", "expected"),
+    [
+        ("", NOW_US, None, None, CredentialRejected),
+        ("", NOW_US + 4 * MINUTE_US, None, None, CredentialRejected),
+        ("", NOW_US + 20 * MINUTE_US, None, None, ClockSkewed),
+        ("", NOW_US - 20 * MINUTE_US, None, None, ClockSkewed),
+        ("", NOW_US, NOW_US + MINUTE_US, None, ClockSkewed),
+        ("", NOW_US, NOW_US - MINUTE_US, NOW_US + MINUTE_US, CredentialRejected),
+        ("", NOW_US, None, NOW_US - MINUTE_US, CredentialExpired),
+        (
+            "Lifetime validation failed. The token is expired.",
+            NOW_US,
+            None,
+            None,
+            CredentialExpired,
+        ),
+    ],
+)
+def test_why_a_credential_is_not_taken_is_told_apart(
+    text: str, ours_us: int, begins_us: int | None, expires_us: int | None, expected: type
+) -> None:
+    asked = replace(ASKED, now_us=ours_us, begins_us=begins_us, expires_us=expires_us)
+    answer = Answer(status=403, code="AuthenticationFailed", text=text, date=NOW)
+    error = meaning(answer, asked)
+    assert type(error) is expected
+    assert error.advice()
+
+
+def test_without_the_storages_time_our_own_decides_about_a_sas() -> None:
+    answer = Answer(status=403, code="AuthenticationFailed")
+    assert type(meaning(answer, replace(ASKED, now_us=2, expires_us=1))) is CredentialExpired
+    assert type(meaning(answer, replace(ASKED, now_us=1, begins_us=2))) is ClockSkewed
+
+
+def test_the_emulators_word_for_a_wrong_key_is_no_firewall() -> None:
+    answer = Answer(403, "AuthorizationFailure", "Server failed to authenticate the request.")
+    assert type(meaning(answer, ASKED)) is CredentialRejected
+
+
+def test_what_is_not_encrypted_stays_on_this_machine() -> None:
+    with pytest.raises(ConfigInvalid, match="https"):
+        parse_url("http://acc.blob.core.windows.net/cont")
+    with pytest.raises(ConfigInvalid, match="https"):
+        parse_url("http://10.0.0.1/acc/cont")
+    parse_url("http://127.0.0.1:10000/acc/cont")
+
+
+def test_an_access_knows_when_its_sas_begins_and_ends() -> None:
+    token = "st=2026-01-01&se=2026-01-02&sig=x"
+    for access in (
+        AzureAccess(url="https://a.b/c", auth="sas", secret=token),
+        AzureAccess(
+            url="https://a.b/c",
+            auth="connection-string",
+            secret=f"BlobEndpoint=x;SharedAccessSignature={token};Other=1",
+        ),
+    ):
+        assert access.begins_us == 1_767_225_600_000_000
+        assert access.expires_us == 1_767_312_000_000_000
+    assert AzureAccess(url="https://a.b/c", auth="shared-key", secret="a==").expires_us is None
+    assert AzureAccess(url="https://a.b/c", auth="connection-string").expires_us is None
