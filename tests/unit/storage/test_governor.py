@@ -93,6 +93,7 @@ class Scripted(_Forwarding):
     async def delete(self, name: BlobName) -> None:
         self.asked.append(name)
         self._fail()
+        await super().delete(name)
 
     def _fail(self) -> None:
         if self.errors:
