@@ -44,6 +44,13 @@ class VaultMetrics(MetricSet):
             operation=RETRIED,
             reason=RETRY_REASONS,
         )
+        self.azure_throttled_seconds_total = self._counter(
+            "azure_throttled_seconds_total", "Time waited because Azure asked to slow down."
+        )
+        self._declare_uplink()
+        self._declare_upload()
+
+    def _declare_uplink(self) -> None:
         self.azure_circuit_state = self._gauge(
             "azure_circuit_state",
             "1 for the state of the way to Azure: closed (all is well), open (nobody asks), probing"
@@ -65,9 +72,8 @@ class VaultMetrics(MetricSet):
             " is renewed by itself at half its life.",
             ("kind",),
         )
-        self.azure_throttled_seconds_total = self._counter(
-            "azure_throttled_seconds_total", "Time waited because Azure asked to slow down."
-        )
+
+    def _declare_upload(self) -> None:
         self.uploaded_bytes_total = self._counter("uploaded_bytes_total", "Bytes sent to Azure.")
         self.downloaded_bytes_total = self._counter(
             "downloaded_bytes_total", "Bytes received from Azure."
