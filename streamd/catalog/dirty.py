@@ -126,6 +126,13 @@ def has_unpicked(connection: sqlite3.Connection, source: int, *, scan: bool) -> 
     return row is not None
 
 
+def open_places(connection: sqlite3.Connection, source: int, limit: int) -> list[tuple[bytes, int]]:
+    """Return (path, depth) of all places but those of scans, one more than `limit` at most."""
+    return connection.execute(
+        "SELECT path, deep FROM dirty WHERE source = ? AND deep < 2 LIMIT ?", (source, limit + 1)
+    ).fetchall()
+
+
 def has_scan(connection: sqlite3.Connection, source: int) -> bool:
     """Say whether a full scan of anything is owed or under way."""
     row = connection.execute(

@@ -210,6 +210,14 @@ class SourceConfig(Table):
     max_file_size_bytes: Bytes | None = _key(
         "max_file_size", None, "Leave out larger files; each is reported as too large."
     )
+    reconcile_seconds: Annotated[Seconds, AfterValidator(fields.at_least(1, format_duration))] = (
+        _key(
+            "reconcile",
+            HOUR,
+            "How often, give or take a quarter, everything is compared with what was captured, to"
+            " find changes that no event announced.",
+        )
+    )
 
     sqlite: Literal["backup", "plain"] = Field(
         default="backup",

@@ -165,15 +165,17 @@ class Meters(UplinkMeters):
         """A scan of a source began."""
         self.metrics.rescan_in_progress.labels(source).set(1)
 
-    def scan_ended(self, source: str, reason: str, seconds: float, changes: int) -> None:
-        """A scan ended; after a periodic one, changes are such that no event announced."""
+    def missed(self, source: str, reason: str, count: int) -> None:
+        """A rescan found so many changes that no event had announced."""
+        self.metrics.rescan_missed_changes_total.labels(source, reason).inc(count)
+
+    def scan_ended(self, source: str, reason: str, seconds: float) -> None:
+        """A scan ended."""
         metrics = self.metrics
         metrics.rescan_in_progress.labels(source).set(0)
         metrics.rescan_last_duration_seconds.labels(source).set(seconds)
         metrics.rescan_last_success_timestamp_seconds.labels(source).set_to_current_time()
         metrics.rescans_total.labels(source, reason, "ok").inc()
-        if reason == "periodic":
-            metrics.rescan_missed_changes_total.labels(source, reason).inc(changes)
 
     def standing(self, source: str, *, dirty: int, fuzzy: int, entries: int) -> None:
         """How a source stands now."""

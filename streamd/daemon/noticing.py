@@ -14,6 +14,7 @@ from streamd.daemon.progress import Progress
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
 from streamd.pipeline.jobs import Stream
+from streamd.policy.announced import Announced
 from streamd.sources.port import WatchBatch
 
 _LOG = get_logger("protection")
@@ -54,6 +55,8 @@ class Noticing:
         self.past: Handover | None = None  # what the last process left, if it can be relied on
         self.settings = b""  # as in Handover
         self.trees = b""  # what is watched where, as last said
+        self.announced: Announced | None = None  # what was noticed, while somebody wants to know
+        self.drained = asyncio.Event()  # set with every batch
         self.is_finished = False  # watching ended in good order: all that was seen is noted
 
     async def watch(self) -> None:
@@ -115,6 +118,7 @@ class Noticing:
         if places:
             await self.note(places, since_us)
         self._progress.drained_us = max(self._progress.drained_us, batch.drained_us)
+        self.drained.set()
 
     async def _names_of(self, inodes: set[tuple[int, int]]) -> list[bytes]:
         """Return the paths of files known by number only, those under way included."""
@@ -133,6 +137,10 @@ class Noticing:
     async def note(self, places: dict[bytes, int], since_us: int) -> None:
         """Have a look at places, in which nothing was missed before `since_us`."""
         progress = self._progress
+        if self.announced is not None:
+            for path, depth in places.items():
+                if depth < Depth.SCAN:
+                    self.announced.add(path, is_deep=depth > Depth.ENTRY)
         progress.note_count += 1
         await self._catalog.write(dirty.note, self._stream.number, places, since_us)
         progress.note_count += 1  # an answer to a question asked meanwhile may not know of it

@@ -16,10 +16,13 @@ from typing import Final
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
-from streamd.catalog.lookup import TreeLookup
+from streamd.catalog.walk import WalkLookup
+from streamd.daemon.compare_worker import Task
+from streamd.daemon.comparer import Comparer
 from streamd.daemon.gaps import OpenGap, OpenGaps
 from streamd.daemon.handover import Handover, boot_id
 from streamd.daemon.meters import Meters
+from streamd.daemon.narrowing import Narrower
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
 from streamd.effects import MICROSECONDS, Clock, Entropy
@@ -32,6 +35,7 @@ from streamd.pipeline.jobs import Stream
 from streamd.pipeline.survey import Survey
 from streamd.policy.backoff import fraction_of
 from streamd.policy.cadence import Cadence
+from streamd.policy.pacing import Pace
 
 LIVE_PLACES_MAX: Final = 4000  # in one survey
 SCAN_PLACES_MAX: Final = 100_000
@@ -41,6 +45,7 @@ FUZZY_RETRY_SECONDS: Final = 5.0
 FINISH_SECONDS: Final = 5.0  # for noting what was seen last, when the daemon stops
 CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
 RECONCILE_SECONDS: Final = 3600.0
+PACED_REASONS: Final = frozenset({"overflow", "mount-changed", "watch-limit", "path-too-long"})
 _LOG: Final = get_logger("protection")
 
 
@@ -65,10 +70,13 @@ class Protection:
         past: Handover | None = None,
         settings: bytes = b"",
         is_ending: Callable[[], bool] = lambda: False,
+        describe: Callable[[Sequence[bytes], bool], Task] | None = None,
+        reconcile_seconds: float = RECONCILE_SECONDS,
     ) -> None:
         """`past` is what the last process left, see `Handover` for `settings`.
 
-        `is_ending` says whether watching ends for the whole process.
+        `is_ending` says whether watching ends for the whole process. `describe` makes a task for
+        worker processes that compare the source.
         """
         self.stream = stream
         self.name = stream.identity.name
@@ -84,7 +92,7 @@ class Protection:
         self._has_remote = has_remote
         self._was_clean = was_clean
         self._reader = catalog.open_reader()
-        self._lookup = TreeLookup(self._reader, stream.number)
+        self._lookup = WalkLookup(self._reader, stream.number)
         self._turn = asyncio.Lock()
         self._gaps = OpenGaps()
         self._fuzzy: dict[bytes, int] = {}
@@ -103,6 +111,17 @@ class Protection:
         )
         self._noticing.past, self._noticing.settings = past, settings
         self._is_ending = is_ending
+        self._reconcile_seconds = reconcile_seconds
+        self._pace = Pace()
+        self._narrower = Narrower(
+            stream=stream,
+            catalog=catalog,
+            comparer=Comparer(stream.source, self._lookup, self._turn, threads, describe),
+            noticing=self._noticing,
+            progress=self.progress,
+            meters=meters,
+            clock=clock,
+        )
         stream.on_committed = self._on_committed
         stream.new_fid = lambda: next(fids)
 
@@ -221,23 +240,27 @@ class Protection:
         loop = asyncio.get_running_loop()
         while True:
             await self._noticing.scan_asked.wait()
+            if self._noticing.scan_reason in PACED_REASONS:
+                await asyncio.sleep(max(self._pace.due_at() - loop.time(), 0))
             self._noticing.scan_asked.clear()
             reason, started = self._noticing.scan_reason, loop.time()
             self._meters.scan_began(self.name)
             if self.progress.state != "source-missing":
                 self.progress.state = "scanning"
-            missed = await self._scan_all()
+            changes = await self._scan_all()
             self.progress.last_scan_us = self._clock.now_us()
             self.progress.state = "protected"
             self.progress.scanned.set()
             await self._catalog.write(put_value, f"covered:{self.name}", self.covered_us)
-            self._meters.scan_ended(self.name, reason, loop.time() - started, missed)
+            self._meters.scan_ended(self.name, reason, loop.time() - started)
+            if reason in PACED_REASONS:
+                self._pace = self._pace.after(began=started, ended=loop.time())
             _LOG.info(
                 "scanned",
                 source=self.name,
                 reason=reason,
                 seconds=round(loop.time() - started, 3),
-                changes=missed,
+                changes=changes,
             )
 
     async def _scan_all(self) -> int:
@@ -252,7 +275,7 @@ class Protection:
     async def _reconcile_loop(self) -> None:
         while True:
             share = fraction_of(self._entropy.token(8))
-            await asyncio.sleep(RECONCILE_SECONDS * (0.75 + share / 2))
+            await asyncio.sleep(self._reconcile_seconds * (0.75 + share / 2))
             await self._noticing.ask_scan("periodic")
 
     async def _survey(self, lane: int) -> int:
@@ -270,6 +293,8 @@ class Protection:
         if not places:
             return 0
         first_us = min(place.first_us for place in places)
+        if lane == BULK:
+            places = await self._narrower.narrow(places, self._noticing.scan_reason)
         survey = Survey(
             self.stream.source,
             self._lookup,

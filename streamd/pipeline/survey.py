@@ -8,14 +8,15 @@ because only the committed tree is firm ground.
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from errno import ENOENT, ENOTDIR
 from typing import Final
 
 from streamd.catalog.dirty import Depth, DirtyPlace
-from streamd.catalog.lookup import NodeRow, TreeLookup
+from streamd.catalog.lookup import NodeRow
+from streamd.catalog.walk import WalkLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
+from streamd.pipeline.comparing import slices
 from streamd.pipeline.findings import (
     BATCH_BYTES_MAX,
     BATCH_ENTRIES_MAX,
@@ -24,14 +25,14 @@ from streamd.pipeline.findings import (
     Trouble,
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
+from streamd.pipeline.visit import Visit, is_same
+from streamd.pipeline.visit import join as _join
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
-_DEV: Final = 7  # HostStat field that may change when a file system is mounted again
 _SLASH: Final = b"/"
 NAMES_MAX: Final = 64  # other names of one file that are looked at in the same cut
 AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
-assert HostStat._fields[_DEV] == "dev"
 
 
 class Survey:
@@ -40,7 +41,7 @@ class Survey:
     def __init__(
         self,
         source: Source,
-        lookup: TreeLookup,
+        lookup: WalkLookup,
         in_flight: InFlight,
         places: Sequence[DirtyPlace],
         new_fid: Callable[[], int],
@@ -236,17 +237,23 @@ class Survey:
                 self._defer(known, name, _join(directory, name), deep=True)
                 return
             parent, names, deep = known, [name], True
-        stack: list[_Visit] = [_Visit(directory, parent, names, deep)]
+        stack: list[Visit] = [Visit(directory, parent, names, deep)]
         while stack:
             visit = stack.pop()
             listing = self._source.examine(visit.path, visit.names)
             if listing.error:
                 self._unlistable(visit.path, listing.error)
                 continue
+            if listing.names is not None:  # too many for one answer
+                stack += [
+                    Visit(visit.path, visit.fid, list(part), visit.deep, (low, high))
+                    for part, low, high in slices(listing.names)
+                ]
+                continue
             if not self._is_meant(visit, listing):
                 continue
             self._check_roots(visit, listing)
-            below: list[_Visit] = []
+            below: list[Visit] = []
             yield from self._compare(visit, listing, below)
             yield None
             stack.extend(reversed(below))
@@ -272,7 +279,7 @@ class Survey:
     def _look_again(self, path: bytes, depth: Depth) -> None:
         self._finding.deferred.append(DirtyPlace(path, depth, self._since_us(path)))
 
-    def _is_meant(self, visit: "_Visit", listing: Listing) -> bool:
+    def _is_meant(self, visit: Visit, listing: Listing) -> bool:
         """Check the directory itself: is it the one we know under this path, and unchanged?
 
         Names that come and go change their directory's times without an event for it.
@@ -284,7 +291,7 @@ class Survey:
             self._directories.pop(visit.path, None)
             self._look_again(visit.path, Depth.BELOW)
             return False
-        if not _is_same(known, listing.own):
+        if not is_same(known, listing.own):
             self._touched.setdefault(visit.path, self._visit_us)
         return True
 
@@ -296,7 +303,7 @@ class Survey:
         else:
             self._finding.troubles.append(Trouble(path, "unreadable", errno))
 
-    def _check_roots(self, visit: "_Visit", listing: Listing) -> None:
+    def _check_roots(self, visit: Visit, listing: Listing) -> None:
         """Refuse to take a root that vanished, or an unmounted one, for mass deletion."""
         if visit.path == VIRTUAL_ROOT:
             for root in visit.names or self._source.roots:
@@ -309,15 +316,19 @@ class Survey:
                 if now is None or (now.ino, now.dev) != (row.stat.ino, row.stat.dev):
                     raise SourceMissing(visit.path)
 
+    def _known(self, visit: Visit) -> dict[bytes, NodeRow]:
+        if visit.names is None:
+            return self._lookup.children(visit.fid)
+        if visit.span is not None:
+            return self._lookup.between(visit.fid, *visit.span)
+        return self._lookup.named(visit.fid, visit.names)
+
     def _compare(
-        self, visit: "_Visit", listing: Listing, below: list["_Visit"]
+        self, visit: Visit, listing: Listing, below: list[Visit]
     ) -> Iterator[Found | None]:
         """Compare one listing with the catalog; directories to descend into go to `below`."""
         parent = visit.fid
-        if visit.names is None:
-            rows = self._lookup.children(parent)
-        else:
-            rows = self._lookup.named(parent, visit.names)
+        rows = self._known(visit)
         self._missing(visit, listing, rows)
         self.entry_count += len(listing.entries)
         in_flight = self._in_flight.entries
@@ -357,11 +368,11 @@ class Survey:
 
     def _meet(
         self,
-        visit: "_Visit",
+        visit: Visit,
         listing: Listing,
         name: bytes,
         row: NodeRow | None,
-        below: list["_Visit"],
+        below: list[Visit],
     ) -> None:
         """Leave an entry alone that is in flight.
 
@@ -392,13 +403,20 @@ class Survey:
         self._finding.found.append(found)
         return False
 
-    def _missing(self, visit: "_Visit", listing: Listing, rows: dict[bytes, NodeRow]) -> None:
+    def _missing(self, visit: Visit, listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
         parent, in_flight = visit.fid, self._in_flight.entries
         for name, errno in listing.failed.items():
             self._finding.troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
         if visit.names is None:  # what is on its way may be gone too, and the directory moved
             looked_for = rows.keys() | set(self._in_flight.names_in(parent, self))
+        elif visit.span is not None:
+            low, high = visit.span
+            looked_for = rows.keys() | {
+                name
+                for name in self._in_flight.names_in(parent, self)
+                if low <= name and (high is None or name < high)
+            }
         else:
             looked_for = set(visit.names)
         for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys()):
@@ -410,12 +428,12 @@ class Survey:
 
     def _descend(
         self,
-        visit: "_Visit",
+        visit: Visit,
         name: bytes,
         now: HostStat,
         row: NodeRow | None,
         found: Found | None,
-        below: list["_Visit"],
+        below: list[Visit],
     ) -> None:
         """Remember a directory, and have it visited if it is new here or everything is."""
         fid = found.fid if found is not None else row.fid if row is not None else None
@@ -425,7 +443,7 @@ class Survey:
         self._directories[child], self._stats[child] = fid, now
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
-            below.append(_Visit(child, fid, None, deep=True))
+            below.append(Visit(child, fid, None, deep=True))
 
     def _judge(
         self, parent: int, name: bytes, directory: bytes, row: NodeRow | None, now: HostStat
@@ -435,7 +453,7 @@ class Survey:
         fid, is_fresh = None, False
         if row is not None and row.stat.type == now.type:
             if row.stat.ino == now.ino:
-                if _is_same(row.stat, now) and not row.again:
+                if is_same(row.stat, now) and not row.again:
                     return None
                 is_linked = now.nlink > 1 and now.type != EntryType.DIRECTORY
                 fid = (self._same_file(now) if is_linked else None) or row.fid
@@ -470,24 +488,3 @@ class Survey:
         # One name, same inode: a rename keeps size and mtime. Otherwise the inode was used again.
         is_renamed = row.stat.size == now.size and row.stat.mtime_ns == now.mtime_ns
         return row.fid if is_renamed else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Visit:
-    """One directory to look at: some names or all, and whether to look below unchanged ones."""
-
-    path: bytes
-    fid: int
-    names: list[bytes] | None
-    deep: bool
-
-
-def _is_same(one: HostStat, other: HostStat) -> bool:
-    """Compare all but the device number, which may change when a file system is mounted again."""
-    return one[:_DEV] == other[:_DEV] and one[_DEV + 1 :] == other[_DEV + 1 :]
-
-
-def _join(directory: bytes, name: bytes) -> bytes:
-    if directory == VIRTUAL_ROOT:
-        return name
-    return directory.rstrip(_SLASH) + _SLASH + name

@@ -25,12 +25,16 @@ class Listing:
 
     A name that was asked for and is in neither mapping does not exist (or is excluded). `failed`
     has the errno of names that could not be examined: nothing may be concluded about those.
+
+    `names`, sorted, is there instead of entries when a directory has too many for one answer: ask
+    for some of them at a time.
     """
 
     entries: dict[bytes, HostStat] = field(default_factory=dict)
     failed: dict[bytes, int] = field(default_factory=dict)
     closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
     own: HostStat | None = None  # of the directory itself; None for the virtual root
+    names: list[bytes] | None = None
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
 
 

@@ -14,6 +14,8 @@ from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.scope import TreeScope, join
 from streamd.sources.port import VIRTUAL_ROOT, Listing
 
+LARGE_DIRECTORY: Final = 256 * 1024  # st_size; where that says nothing, all is listed at once
+ENTRIES_MAX: Final = 20_000  # in one answer
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ESTALE})
 _REGULAR: Final = int(EntryType.REGULAR)
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
@@ -89,6 +91,12 @@ class Examiner:
     ) -> None:
         own = os.fstat(fd)
         device, listing.own = own.st_dev, host_stat(own)
+        if names is None and own.st_size > LARGE_DIRECTORY:
+            # A million entries at once are half a gigabyte; their names alone are not.
+            listed = os.listdir(b"/proc/self/fd/%d" % fd)
+            if len(listed) > ENTRIES_MAX:
+                listing.names = sorted(listed)
+                return
         hidden, keep = self._scope.hidden_in(directory), self._filter(directory)
         if bulk.stat_entries is not None and not self._scope.tags:
             found, failed = bulk.stat_entries(fd, names, HostStat)

@@ -1,0 +1,59 @@
+"""Questions about a captured tree for whoever goes through all of it: the rest of `TreeLookup`."""
+
+from typing import Any, Final
+
+from streamd.catalog.lookup import NodeRow, TreeLookup
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+
+_COLUMNS = (
+    "d.name, d.fid, n.again, n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns,"
+    " n.dev, n.ino, n.nlink, n.rdev"
+)
+
+# name, number, whether to be read again, and from STAT on the fields of HostStat
+RawRow = tuple[Any, ...]
+NUMBER: Final = 1
+AGAIN: Final = 2
+STAT: Final = 3
+
+
+class WalkLookup(TreeLookup):
+    """Read-only questions about one source's tree. One thread at a time."""
+
+    def rows(self, parent: int) -> dict[bytes, RawRow]:
+        """Return all entries of a directory, as cheaply as can be."""
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?",
+            (parent,),
+        )
+        return {row[0]: row for row in rows}
+
+    def rows_between(self, parent: int, low: bytes, high: bytes | None) -> dict[bytes, RawRow]:
+        """Return the entries of a directory with names from `low` up to, without, `high`.
+
+        None: up to the end.
+        """
+        below = "" if high is None else " AND d.name < ?"
+        rows = self._connection.execute(
+            f"SELECT {_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
+            f" WHERE d.parent = ? AND d.name >= ?{below}",
+            (parent, low) if high is None else (parent, low, high),
+        )
+        return {row[0]: row for row in rows}
+
+    def between(self, parent: int, low: bytes, high: bytes | None) -> dict[bytes, NodeRow]:
+        """Return the same as the other questions about entries do."""
+        rows = self.rows_between(parent, low, high)
+        return {
+            name: NodeRow(row[NUMBER], HostStat._make(row[STAT:]), row[AGAIN])
+            for name, row in rows.items()
+        }
+
+    def directories(self, parent: int) -> list[tuple[bytes, int, int]]:
+        """Return (name, number, inode) of the directories in a directory."""
+        return self._connection.execute(
+            "SELECT d.name, d.fid, n.ino FROM dirent d JOIN node n ON n.fid = d.fid"
+            " WHERE d.parent = ? AND d.type = ?",
+            (parent, int(EntryType.DIRECTORY)),
+        ).fetchall()
