@@ -10,6 +10,7 @@ that end knows that the work was not done.
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import sqlite3
@@ -20,10 +21,11 @@ from typing import BinaryIO, Final
 import msgspec
 
 from streamd.catalog.walk import WalkLookup
-from streamd.pipeline.comparing import DIFFERENCES_MAX, Comparison, Difference
+from streamd.pipeline.comparing import DIFFERENCES_MAX, Comparison, Difference, Examine
 from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
+from streamd.sources.filesystem.sqlite import examine_joined
 
 FRAME_HEAD: Final = struct.Struct(">I")
 _FRAME_DIFFERENCES: Final = 1000
@@ -46,6 +48,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[bytes, ...]
     part: int
     parts: int
+    joins_wals: bool  # as `sources.filesystem.sqlite` says
     is_gentle: bool  # give way to everybody else at the disk
 
 
@@ -77,8 +80,11 @@ def work(task: Task, out: BinaryIO) -> None:
     examiner = Examiner(
         scope, one_file_system=task.one_file_system, max_file_size=task.max_file_size
     )
+    examine: Examine = examiner.examine
+    if task.joins_wals:
+        examine = functools.partial(examine_joined, examine)
     comparison = Comparison(
-        examiner.examine,
+        examine,
         WalkLookup(connection, task.source),
         task.roots,
         part=task.part,

@@ -10,7 +10,7 @@ import fcntl
 import hashlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -22,13 +22,13 @@ from streamd.catalog.db import Catalog, CatalogDamaged, get_bytes, put_value
 from streamd.catalog.journal import load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
-from streamd.daemon.compare_worker import Task
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
 from streamd.daemon.sources import SourceFactory, own_paths
 from streamd.daemon.spooling import ConfigView, connect, open_spool
+from streamd.daemon.terms import Terms
 from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
 from streamd.errors import AlreadyRunning, DiskFull
@@ -113,31 +113,14 @@ class Host:
             fids=self.fids,
             survey_numbers=self.survey_numbers,
             has_remote=self.uploader is not None,
-            was_clean=self.was_clean,
-            past=past,
-            settings=self._settings_of(source),
-            is_ending=lambda: self.mounts.is_ended,
-            describe=lambda scopes, gentle: self._task(source, state.number, scopes, gentle),
-            reconcile_seconds=source.reconcile_seconds,
-        )
-
-    def _task(
-        self, source: SourceConfig, number: int, scopes: Sequence[bytes], is_gentle: bool
-    ) -> Task:
-        """Return what a worker process needs to compare a source."""
-        return Task(
-            catalog=self.catalog.path,
-            source=number,
-            roots=source.path_bytes,
-            exclude=source.exclude,
-            tags=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
-            ignored=own_paths(self.config),
-            one_file_system=source.one_file_system,
-            max_file_size=source.max_file_size_bytes,
-            scopes=tuple(scopes),
-            part=0,
-            parts=1,
-            is_gentle=is_gentle,
+            terms=Terms(
+                was_clean=self.was_clean,
+                past=past,
+                settings=self._settings_of(source),
+                is_ending=lambda: self.mounts.is_ended,
+                describe=self.sources.describe(source, self.catalog.path, state.number),
+                reconcile_seconds=source.reconcile_seconds,
+            ),
         )
 
     def _settings_of(self, source: SourceConfig) -> bytes:

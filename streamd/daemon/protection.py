@@ -9,7 +9,7 @@ Steps of surveys of one source take turns.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -17,7 +17,6 @@ from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.walk import WalkLookup
-from streamd.daemon.compare_worker import Task
 from streamd.daemon.comparer import Comparer
 from streamd.daemon.gaps import OpenGap, OpenGaps
 from streamd.daemon.handover import Handover, boot_id
@@ -25,6 +24,7 @@ from streamd.daemon.meters import Meters
 from streamd.daemon.narrowing import Narrower
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
+from streamd.daemon.terms import Terms
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
 from streamd.observe.logging import get_logger
@@ -44,7 +44,6 @@ MISSING_RETRY_SECONDS: Final = 5.0
 FUZZY_RETRY_SECONDS: Final = 5.0
 FINISH_SECONDS: Final = 5.0  # for noting what was seen last, when the daemon stops
 CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
-RECONCILE_SECONDS: Final = 3600.0
 PACED_REASONS: Final = frozenset({"overflow", "mount-changed", "watch-limit", "path-too-long"})
 _LOG: Final = get_logger("protection")
 
@@ -66,18 +65,8 @@ class Protection:
         fids: Iterator[int],
         survey_numbers: Iterator[int],
         has_remote: bool,
-        was_clean: bool = False,
-        past: Handover | None = None,
-        settings: bytes = b"",
-        is_ending: Callable[[], bool] = lambda: False,
-        describe: Callable[[Sequence[bytes], bool], Task] | None = None,
-        reconcile_seconds: float = RECONCILE_SECONDS,
+        terms: Terms | None = None,
     ) -> None:
-        """`past` is what the last process left, see `Handover` for `settings`.
-
-        `is_ending` says whether watching ends for the whole process. `describe` makes a task for
-        worker processes that compare the source.
-        """
         self.stream = stream
         self.name = stream.identity.name
         self.rpo_seconds = rpo_seconds
@@ -90,7 +79,7 @@ class Protection:
         self._meters = meters
         self._fids = fids
         self._has_remote = has_remote
-        self._was_clean = was_clean
+        self._terms = terms = terms or Terms()
         self._reader = catalog.open_reader()
         self._lookup = WalkLookup(self._reader, stream.number)
         self._turn = asyncio.Lock()
@@ -109,14 +98,12 @@ class Protection:
             gaps=self._gaps,
             turn=self._turn,
         )
-        self._noticing.past, self._noticing.settings = past, settings
-        self._is_ending = is_ending
-        self._reconcile_seconds = reconcile_seconds
+        self._noticing.past, self._noticing.settings = terms.past, terms.settings
         self._pace = Pace()
         self._narrower = Narrower(
             stream=stream,
             catalog=catalog,
-            comparer=Comparer(stream.source, self._lookup, self._turn, threads, describe),
+            comparer=Comparer(stream.source, self._lookup, self._turn, threads, terms.describe),
             noticing=self._noticing,
             progress=self.progress,
             meters=meters,
@@ -147,7 +134,7 @@ class Protection:
         """Protect until `stop` is set. What is in the pipeline then is finished by others."""
         await self._begin()
         await self._read_coverage()
-        self._noticing.gap_reason = "not-watching" if self._was_clean else "unclean-stop"
+        self._noticing.gap_reason = "not-watching" if self._terms.was_clean else "unclean-stop"
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._noticing.watch(), name=f"watch:{self.name}")
             scanning = group.create_task(self._scan_loop(), name=f"scan:{self.name}")
@@ -155,7 +142,7 @@ class Protection:
             reconciling = group.create_task(self._reconcile_loop(), name=f"rescan:{self.name}")
             fuzzy = group.create_task(self._fuzzy_loop(), name=f"fuzzy:{self.name}")
             await stop.wait()
-            if self._is_ending():  # what was read from the kernel must not be lost: note it
+            if self._terms.is_ending():  # what was read from the kernel must not be lost: note it
                 await asyncio.wait({watching}, timeout=FINISH_SECONDS)
             for task in (watching, scanning, cutting, reconciling, fuzzy):
                 task.cancel()
@@ -275,7 +262,7 @@ class Protection:
     async def _reconcile_loop(self) -> None:
         while True:
             share = fraction_of(self._entropy.token(8))
-            await asyncio.sleep(self._reconcile_seconds * (0.75 + share / 2))
+            await asyncio.sleep(self._terms.reconcile_seconds * (0.75 + share / 2))
             await self._noticing.ask_scan("periodic")
 
     async def _survey(self, lane: int) -> int:

@@ -1,10 +1,12 @@
 """From the configuration of a source to the source: which kind it is, and what it is given."""
 
 import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Final
 
 from streamd.config.model import Config, SourceConfig
+from streamd.daemon.compare_worker import Task
 from streamd.daemon.meters import Meters
 from streamd.effects import Clock
 from streamd.format.chunker import Cutter
@@ -69,11 +71,10 @@ class SourceFactory:
         )
 
     def _files(self, name: str, source: SourceConfig) -> FilesystemSource:
-        own, roots = own_paths(self._config), source.path_bytes
-        clones = tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in roots)
+        clones = _clones_of(source)
         return FilesystemSource(
             name,
-            roots,
+            source.path_bytes,
             rules=ExcludeRules(source.exclude),
             cutter=Cutter(self._keys.chunker_seed),
             hasher=self._keys.chunk_id,
@@ -81,8 +82,37 @@ class SourceFactory:
             one_file_system=source.one_file_system,
             exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
             max_file_size=source.max_file_size_bytes,
-            ignore_paths=(*own, *clones),
+            ignore_paths=(*own_paths(self._config), *clones),
             mount_watch=self._mounts,
             clone_directories=(os.fsencode(self._config.daemon.state), *clones),
             sqlite_copier=self._copier if source.sqlite == "backup" else None,
         )
+
+    def describe(
+        self, source: SourceConfig, catalog: str, number: int
+    ) -> Callable[[Sequence[bytes], bool], Task] | None:
+        """Return what makes tasks for the processes that compare a source; None: they cannot.
+
+        It sees the source as `make` makes it; `number` is its number in the catalog.
+        """
+        if source.kind != "filesystem":
+            return None
+        return lambda scopes, is_gentle: Task(
+            catalog=catalog,
+            source=number,
+            roots=source.path_bytes,
+            exclude=source.exclude,
+            tags=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
+            ignored=(*own_paths(self._config), *_clones_of(source)),
+            one_file_system=source.one_file_system,
+            max_file_size=source.max_file_size_bytes,
+            scopes=tuple(scopes),
+            part=0,
+            parts=1,
+            joins_wals=source.sqlite == "backup",
+            is_gentle=is_gentle,
+        )
+
+
+def _clones_of(source: SourceConfig) -> tuple[bytes, ...]:
+    return tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in source.path_bytes)

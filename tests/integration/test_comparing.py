@@ -72,6 +72,7 @@ class Captured:
             scopes=tuple(scopes),
             part=0,
             parts=1,
+            joins_wals=False,
             is_gentle=is_gentle,
         )
 

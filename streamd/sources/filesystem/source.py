@@ -15,10 +15,9 @@ from streamd.sources.filesystem.polling import POLL_SECONDS
 from streamd.sources.filesystem.reading import SLACK, BatchReader
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
-from streamd.sources.filesystem.sqlite import SqliteCopier, join_wals, with_wal_names
+from streamd.sources.filesystem.sqlite import SqliteCopier, examine_joined
 from streamd.sources.filesystem.watching import WATCH_MODES, WatchSession
 from streamd.sources.port import (
-    VIRTUAL_ROOT,
     LargeRead,
     Listing,
     ReadBatch,
@@ -115,12 +114,9 @@ class FilesystemSource:
 
     def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
         """Look at `names` in `directory`, or at all of it when None. Blocking."""
-        if self._copier is None or directory == VIRTUAL_ROOT:
+        if self._copier is None:
             return self._examiner.examine(directory, names)
-        looked_for = None if names is None else with_wal_names(names)
-        listing = self._examiner.examine(directory, looked_for)
-        join_wals(listing, names)
-        return listing
+        return examine_joined(self._examiner.examine, directory, names)
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""

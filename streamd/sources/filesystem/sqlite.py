@@ -22,7 +22,7 @@ from urllib.parse import quote_from_bytes
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
-from streamd.sources.port import Listing
+from streamd.sources.port import VIRTUAL_ROOT, Listing
 
 MAGIC: Final = b"SQLite format 3\0"
 HEADER_SIZE: Final = 20
@@ -91,6 +91,19 @@ def join_wals(listing: Listing, asked: Sequence[bytes] | None) -> None:
         for found in (entries, listing.failed):
             for name in found.keys() - wanted:
                 found.pop(name)
+
+
+def examine_joined(
+    examine: Callable[[bytes, Sequence[bytes] | None], Listing],
+    directory: bytes,
+    names: Sequence[bytes] | None,
+) -> Listing:
+    """Have `names` in a directory examined, each together with its -wal."""
+    if directory == VIRTUAL_ROOT:
+        return examine(directory, names)
+    listing = examine(directory, None if names is None else with_wal_names(names))
+    join_wals(listing, names)
+    return listing
 
 
 class SqliteCopier:

@@ -1,0 +1,23 @@
+"""Under which terms a source is protected: what the process, and the one before it, mean for it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from streamd.daemon.compare_worker import Task
+from streamd.daemon.handover import Handover
+
+RECONCILE_SECONDS: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """The defaults are those of a source that stands alone, as in a one-shot capture."""
+
+    was_clean: bool = False  # the last daemon stopped in good order
+    past: Handover | None = None  # what it left
+    settings: bytes = b""  # as in Handover
+    is_ending: Callable[[], bool] = lambda: False  # watching ends for the whole process
+    # makes a task for processes that compare the source, from scopes and whether to give way
+    describe: Callable[[Sequence[bytes], bool], Task] | None = None
+    reconcile_seconds: float = RECONCILE_SECONDS
