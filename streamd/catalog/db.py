@@ -23,6 +23,7 @@ FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024
 _BUSY_MS: Final = 30_000
+_SCRUBBED: Final = "scrubbed"  # in table meta: freed pages hold nothing any more
 _FULL_RETRY_SECONDS: Final = 5.0
 _LOG: Final = get_logger("catalog")
 
@@ -114,6 +115,32 @@ class Catalog:
         return await loop.run_in_executor(
             self._thread, lambda: work(self._connection, *args, **kwargs)
         )
+
+    async def mind_role(self, *, may_read: bool) -> None:
+        """On a host that may not read the vault, leave no trace of what was deleted.
+
+        Then the file is compacted once, which takes as long as copying it; if there is no space
+        for that, it is said in the log and tried again at the next start.
+        """
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, lambda: self._mind_role(may_read=may_read))
+
+    def _mind_role(self, *, may_read: bool) -> None:
+        connection = self._connection
+        is_scrubbed = bool(get_int(connection, _SCRUBBED))
+        connection.execute(f"PRAGMA secure_delete = {'OFF' if may_read else 'ON'}")
+        if may_read == (not is_scrubbed):
+            return
+        if may_read:
+            put_value(connection, _SCRUBBED, 0)
+            return
+        try:
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        except sqlite3.OperationalError as error:
+            _LOG.warning("catalog-not-compacted", what=str(error))
+            return
+        put_value(connection, _SCRUBBED, 1)
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:

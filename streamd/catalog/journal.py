@@ -6,6 +6,7 @@ put.
 
 import sqlite3
 from dataclasses import dataclass
+from typing import Final
 
 from streamd.catalog.db import get_bytes, get_int, put_value
 from streamd.format.layout import JournalPosition
@@ -47,6 +48,29 @@ def store_head(connection: sqlite3.Connection, head: JournalHead) -> None:
     put_value(connection, "head_hash", head.hash)
     put_value(connection, "last_us", head.last_us)
     put_value(connection, "sealed", int(head.is_sealed))
+
+
+BLIND_KEY: Final = "blind_since_us"  # the tree was lost, and this host may not read it
+
+
+def begin_blind(connection: sqlite3.Connection, since_us: int) -> None:
+    """Note that the journal says more than this catalog knows, up to `since_us`."""
+    put_value(connection, BLIND_KEY, max(since_us, 1))
+
+
+def blind_since(connection: sqlite3.Connection, info: bytes) -> int:
+    """Return since when a source, whose description is `info`, is not known; 0: it is.
+
+    Once it was described again, the journal was told to begin it anew.
+    """
+    return 0 if info else get_int(connection, BLIND_KEY)
+
+
+def inherit_coverage(connection: sqlite3.Connection, name: str, info: bytes) -> None:
+    """A source of which nothing is known any more was covered until the catalog was lost."""
+    since_us = blind_since(connection, info)
+    if since_us and not get_int(connection, f"covered:{name}"):
+        put_value(connection, f"covered:{name}", since_us)
 
 
 def next_fid_floor(connection: sqlite3.Connection) -> int:

@@ -32,11 +32,27 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
+class Unlock:
+    """What a reading command was told to open the vault with, instead of the host's key file."""
+
+    kit: str | None = None
+    code_file: str | None = None
+    passphrase_file: str | None = None
+    slot_key_file: str | None = None
+    vault: str | None = None  # where the vault is
+    host: str | None = None  # whose history
+
+
+NO_UNLOCK: Final = Unlock()
+
+
+@dataclass(frozen=True, slots=True)
 class Invocation:
     """What was said on the command line about the command itself."""
 
     config_path: str | None = None
     json: bool = False
+    unlock: Unlock = NO_UNLOCK
 
 
 _PLAIN: Final = Invocation()
@@ -72,6 +88,11 @@ def load_config(path: str | os.PathLike[str] | None = None) -> "Config":
     """
     from streamd.config.load import load
 
+    unlock = _current.get().unlock
+    if path is None and unlock != NO_UNLOCK:
+        from streamd.cli.unlocked import config_for
+
+        return config_for(unlock, config_path())
     return load(config_path(path))
 
 

@@ -16,7 +16,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from streamd.cli.context import Invocation, invocation, set_invocation
+from streamd.cli.context import Invocation, Unlock, invocation, set_invocation
 from streamd.errors import ExitCode, StreamdError
 
 _STDOUT: Final = 1  # the descriptor
@@ -40,6 +40,7 @@ class Command:
     module: str
     help: str
     function: str = "command"
+    reads: bool = False  # the vault: it can be opened with a kit instead of the key file
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,21 +57,36 @@ TABLE: Final[Mapping[str, Command | Group]] = {
     "capture": Command("capture", "Make every difference durable once, without the daemon."),
     "status": Command("status", "Show what is protected and what is not, worst first."),
     "problems": Command("problems", "List what is not protected, and why."),
-    "points": Command("points", "List what instants can be restored."),
-    "ls": Command("ls", "List a directory as it was."),
-    "history": Command("history", "List the versions of a file."),
-    "find": Command("find", "Find paths by pattern, in all of time."),
-    "diff": Command("diff", "Show what changed between two instants."),
-    "cat": Command("cat", "Write a file as it was to standard output."),
-    "restore": Command("restore", "Bring back files as they were."),
+    "points": Command("points", "List what instants can be restored.", reads=True),
+    "ls": Command("ls", "List a directory as it was.", reads=True),
+    "history": Command("history", "List the versions of a file.", reads=True),
+    "find": Command("find", "Find paths by pattern, in all of time.", reads=True),
+    "diff": Command("diff", "Show what changed between two instants.", reads=True),
+    "cat": Command("cat", "Write a file as it was to standard output.", reads=True),
+    "restore": Command("restore", "Bring back files as they were.", reads=True),
     "retention": Group(
         "Show or do what the policies ask for.",
         {
-            "plan": Command("retention", "Show what would go, and why each point is kept.", "plan"),
-            "run": Command("retention", "Thin the points and delete what nothing needs.", "run_"),
+            "plan": Command(
+                "retention", "Show what would go, and why each point is kept.", "plan", reads=True
+            ),
+            "run": Command(
+                "retention", "Thin the points and delete what nothing needs.", "run_", reads=True
+            ),
         },
     ),
-    "verify": Command("verify", "Prove the vault."),
+    "verify": Command("verify", "Prove the vault.", reads=True),
+    "key": Group(
+        "Look at and change what opens the vault.",
+        {
+            "list": Command("key_facts", "Show this host's role and the key slots.", "list_"),
+            "add": Command("key", "Add a passphrase, a key file or a recovery kit.", "add"),
+            "revoke": Command("key", "Take slots away.", "revoke"),
+            "rotate": Command("key_facts", "Replace a slot, key pairs or signing key.", "rotate"),
+            "test": Command("key_facts", "Prove that a kit opens the vault.", "test", reads=True),
+            "host-role": Command("key_facts", "Make this host full or write-only.", "host_role"),
+        },
+    ),
     "config": Group(
         "Look at the configuration.",
         {
@@ -116,7 +132,7 @@ class _Commands(MutableMapping[str, Any]):
         if isinstance(entry, Group):
             return build_group(name, entry.commands, help=entry.help)
         module = import_module(f"streamd.cli.{entry.module}")
-        return _built(name, getattr(module, entry.function))
+        return _built(name, getattr(module, entry.function), reads=entry.reads)
 
     def __setitem__(self, name: str, value: Any) -> None:
         raise TypeError(f"commands are added to the table: {name}")
@@ -145,32 +161,59 @@ def build_group(
 def _common_options(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Take the options that every command has where they stand before its name."""
     before = invocation()
-    set_invocation(Invocation(config or before.config_path, json or before.json))
+    set_invocation(Invocation(config or before.config_path, json or before.json, before.unlock))
 
 
-def _built(name: str, function: Callable[..., Any]) -> Any:
+def _built(name: str, function: Callable[..., Any], *, reads: bool) -> Any:
     """Return `function` as a command called `name`, with the options that every command has."""
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
-    app.command(name)(_with_common_options(function))
+    app.command(name)(_with_common_options(function, reads=reads))
     return get_command(app)
 
 
-def _with_common_options(function: Callable[..., Any]) -> Callable[..., Any]:
+def _option(kind: Any, name: str, metavar: str, text: str) -> Any:
+    return Annotated[kind, typer.Option(name, metavar=metavar, help=text)]
+
+
+_COMMON: Final[tuple[tuple[str, Any, Any], ...]] = (
+    ("config", None, ConfigOption),
+    ("json", False, JsonOption),
+)
+UNLOCK_OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = tuple(
+    (name, None, _option(str | None, option, metavar, text))
+    for name, option, metavar, text in (
+        ("kit", "--kit", "FILE", "Read with this recovery kit instead of the key file."),
+        ("code_file", "--code-file", "FILE", "Holds the kit's recovery code; else it is asked."),
+        ("passphrase_file", "--passphrase-file", "FILE", "Read with the passphrase in this file."),
+        ("slot_key_file", "--slot-key-file", "FILE", "Read with this key file of a slot."),
+        ("vault", "--vault", "URL", "Where the vault is, if not where configuration or kit say."),
+        ("host", "--host", "NAME", "Whose history, where the vault has several hosts."),
+    )
+)
+
+
+def _with_common_options(function: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
     """Return `function` with -c/--config and --json, which go to the invocation.
 
-    A function that has parameters of these names itself gets their values too.
+    One that reads the vault gets the options to unlock it, too. A function that has parameters of
+    these names itself gets their values too.
     """
     signature = inspect.signature(function, eval_str=True)
     own = signature.parameters
+    offered = UNLOCK_OPTIONS if reads else ()
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, default, kind in (("config", None, ConfigOption), ("json", False, JsonOption))
+        for name, default, kind in (*offered, *_COMMON)
         if name not in own
     ]
 
     def command(**values: Any) -> Any:
         config, json = values.get("config"), values.get("json", False)
         _common_options(str(config) if config else None, bool(json))
+        if reads:
+            unlock = Unlock(**{name: values.get(name) for name, _, _ in UNLOCK_OPTIONS})
+            now = invocation()
+            set_invocation(Invocation(now.config_path, now.json, unlock))
         _prepare_logging()
         try:
             return function(**{name: values[name] for name in own})

@@ -5,12 +5,11 @@ from typing import Annotated
 import msgspec
 import typer
 
-from streamd.cli import render
+from streamd.cli import render, unlocked
 from streamd.cli.context import emit, load_config, run_async
 from streamd.cli.times import format_rfc3339, format_time
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.config.zone import zone_of
-from streamd.daemon.compose import open_vault_for_reading
 from streamd.daemon.upkeep import rule_of, rules_of
 from streamd.effects import SystemClock
 from streamd.errors import NotFound
@@ -80,7 +79,7 @@ async def _gather(config: Config, source: str | None) -> Report:
     now_us = SystemClock().now_us()
     rules = rules_of(config)
     default = rule_of(DEFAULT_POLICY)
-    async with open_vault_for_reading(config) as vault:
+    async with unlocked.open_vault(config) as vault:
         histories = await read_histories(vault, StateReader(vault))
     names = [each.name for each in histories]
     if source is not None and source not in names:

@@ -10,13 +10,12 @@ from typing import Annotated
 import msgspec
 import typer
 
-from streamd.cli import render
+from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, run_async
 from streamd.cli.selection import LATEST, AtOption, in_words, instant, select
 from streamd.cli.times import format_rfc3339
 from streamd.cli.traffic import rate_of
 from streamd.config.model import Config
-from streamd.daemon import compose
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode, UsageInvalid
 from streamd.restore.fetch import Progress
@@ -119,7 +118,7 @@ def _refuse_commands(config: Config, what: list[str]) -> None:
 async def _restore(
     config: Config, what: list[str], at: str, request: RestoreRequest, receiving: ByteRate | None
 ) -> ExitCode:
-    async with compose.open_vault_for_reading(config, receiving=receiving) as vault:
+    async with unlocked.open_vault(config, receiving=receiving) as vault:
         reader = StateReader(vault)
         chosen = [await select(reader, text) for text in what]
         at_us = await instant(reader, chosen[0].name, at, config)

@@ -6,15 +6,16 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from streamd.cli import render
+from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, note, run_async
 from streamd.cli.points import SourceLine, local_time, source_line
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.daemon import control
-from streamd.daemon.compose import open_vault_for_reading
+from streamd.daemon.compose import open_reading_store
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.meters import Meters
-from streamd.daemon.upkeep import rule_of, rules_of, site_of
+from streamd.daemon.unlocking import unlock_with
+from streamd.daemon.upkeep import MetaKeys, rule_of, rules_of, site_of
 from streamd.effects import SystemClock, SystemEntropy
 from streamd.errors import DaemonUnreachable, ExitCode
 from streamd.maintenance import expire
@@ -53,7 +54,7 @@ def plan(source: SourceArgument = None) -> None:
 
 
 async def _plan(config: Config, source: str | None) -> RetentionPlan:
-    async with open_vault_for_reading(config) as vault:
+    async with unlocked.open_vault(config) as vault:
         return await expire.plan(
             vault,
             rules_of(config),
@@ -102,6 +103,7 @@ def run_(
 ) -> ExitCode:
     """Thin the points and delete what nothing needs; a running daemon does it if there is one.
 
+    A write-only host needs --kit: the keys to names, not those to content, are lent for this run.
     Example: streamd retention run
     """
     config = load_config()
@@ -111,7 +113,10 @@ def run_(
 
 
 async def _run(config: Config, source: str | None, *, accept_loss: bool) -> RunFacts:
+    meta_keys = await _lent_keys(config)
     args: dict[str, Any] = {"accept_loss": accept_loss}
+    if meta_keys:
+        args["meta_keys"] = meta_keys
     if source is not None:
         args["source"] = source
     try:
@@ -119,11 +124,26 @@ async def _run(config: Config, source: str | None, *, accept_loss: bool) -> RunF
             config.daemon.socket, "retention-run", args, timeout_seconds=None
         )
     except DaemonUnreachable:
-        return await _run_here(config, source, accept_loss=accept_loss)
+        return await _run_here(config, source, meta_keys, accept_loss=accept_loss)
     return msgspec.convert(answer, RunFacts)
 
 
-async def _run_here(config: Config, source: str | None, *, accept_loss: bool) -> RunFacts:
+async def _lent_keys(config: Config) -> MetaKeys:
+    """Return the META keys that the command line offers, for a host that has none itself."""
+    given = unlocked.offer()
+    if not given.is_made:
+        return {}
+    store = open_reading_store(config)
+    try:
+        opened = await unlock_with(store, given, config.vault.url)
+    finally:
+        await store.aclose()
+    return opened.content.private.meta
+
+
+async def _run_here(
+    config: Config, source: str | None, meta_keys: MetaKeys, *, accept_loss: bool
+) -> RunFacts:
     """Run in this process; the lock on the state directory keeps a daemon from starting."""
     clock, entropy = SystemClock(), SystemEntropy()
     async with (
@@ -133,17 +153,22 @@ async def _run_here(config: Config, source: str | None, *, accept_loss: bool) ->
         uploading = None
         if host.uploader is not None:
             uploading = group.create_task(host.uploader.run(), name="upload")
-        facts = await _enforce(host, config, source, accept_loss=accept_loss)
+        facts = await _enforce(host, config, source, meta_keys, accept_loss=accept_loss)
         if uploading is not None:
             uploading.cancel()
     return facts
 
 
 async def _enforce(
-    host: Host, config: Config, source: str | None, *, accept_loss: bool
+    host: Host,
+    config: Config,
+    source: str | None,
+    meta_keys: MetaKeys,
+    *,
+    accept_loss: bool,
 ) -> RunFacts:
     report = await expire.run(
-        site_of(host),
+        site_of(host, meta_keys),
         rules_of(config),
         default=rule_of(DEFAULT_POLICY),
         timezone=timezone_name(config.timezone),

@@ -11,11 +11,10 @@ from typing import Annotated, Final
 
 import typer
 
-from streamd.cli import context, render
+from streamd.cli import context, render, unlocked
 from streamd.cli.times import LATEST_US, format_time, parse_time
 from streamd.config.model import Config
 from streamd.config.zone import zone_of
-from streamd.daemon import compose
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode, NotFound, UsageInvalid
 from streamd.model.entry import SourceInfo
@@ -88,7 +87,7 @@ async def select(reader: StateReader, text: str) -> Selection:
 @asynccontextmanager
 async def open_reader(config: Config) -> AsyncIterator[StateReader]:
     """Lend a reader of the configured vault."""
-    async with compose.open_vault_for_reading(config) as vault:
+    async with unlocked.open_vault(config) as vault:
         yield StateReader(vault)
 
 

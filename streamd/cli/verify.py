@@ -5,12 +5,11 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from streamd.cli import render
+from streamd.cli import render, unlocked
 from streamd.cli.context import emit, load_config, run_async
 from streamd.cli.selection import in_words
 from streamd.cli.times import format_rfc3339
 from streamd.config.model import Config
-from streamd.daemon import compose
 from streamd.daemon.status import path_texts
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode
@@ -71,7 +70,7 @@ def command(
 
 
 async def _verify(config: Config, level: Level) -> ExitCode:
-    async with compose.open_vault_for_reading(config) as vault:
+    async with unlocked.open_vault(config) as vault:
         found = await Verifier(vault, level, clock=SystemClock()).run()
     emit(_report(found), lambda _: _text(found, config))
     return ExitCode.OK if found.is_sound else ExitCode.INTEGRITY

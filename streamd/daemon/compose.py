@@ -158,21 +158,21 @@ def load_host_key(path: str) -> HostKey:
         return decode_host_key(file.read(_KEY_FILE_SIZE_MAX), path)
 
 
-def open_reading_store(config: Config) -> BlobStore:
+def open_reading_store(config: Config, *, receiving: ByteRate | None = None) -> BlobStore:
     """Return a store to read the configured vault from, on any machine: a local copy is optional.
 
     Raises ConfigInvalid, SecretUnreadable.
     """
     local = config.local
     if config.vault.directory is not None or (local is not None and os.path.isdir(local.path)):
-        return open_stores(config).reading
+        return open_stores(config, receiving=receiving).reading
     _, remote = _remote(
         config,
         observer=silent(),
         clock=SystemClock(),
         entropy=SystemEntropy(),
         give_up_after_seconds=READ_GIVE_UP_SECONDS,
-        rates=(None, None),
+        rates=(None, receiving),
     )
     return remote
 

@@ -19,7 +19,7 @@ from typing import Final
 from streamd import __version__
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import Catalog, CatalogDamaged, get_bytes, put_value
-from streamd.catalog.journal import load_head, next_fid_floor
+from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
@@ -98,6 +98,7 @@ class Host:
         keys = self.vault.keys.domain_keys
         identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, source.path_bytes))
         state = await self.catalog.write(load_source, name, identity.id)
+        await self.catalog.write(inherit_coverage, name, state.info)
         past = await self.catalog.write(take, name)
         made, thread = self.sources.make(name, source, now=now)
         self.meters.metrics.add_source(name, source.rpo_seconds)
@@ -162,6 +163,7 @@ async def open_host(
         vault = await open_vault_of(config, stores)
         catalog = await open_catalog(config.daemon.state, vault, stores, clock)
         try:
+            await catalog.mind_role(may_read=vault.keys.host.is_full)
             mounts = MountWatch(clock, kept=kept, own_directories=own_paths(config))
             host = await _assemble(
                 config, stores, vault, catalog, clock, entropy, meters, threads, sending, mounts

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from streamd.catalog.db import get_int, put_value
 from streamd.config.model import Config
+from streamd.daemon.following import describe_keys
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.http import HttpServer
 from streamd.daemon.meters import Meters
@@ -89,6 +90,7 @@ class Daemon:
             host.was_clean = bool(await host.catalog.read(get_int, CLEAN_KEY))
             await host.catalog.write(put_value, CLEAN_KEY, 0)
             describe_generation(self)
+            describe_keys(host)
             http = HttpServer(
                 self.meters.registry,
                 problem=lambda: "",

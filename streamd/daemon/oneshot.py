@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from streamd.catalog import dirty
 from streamd.catalog.journal import load_head
 from streamd.config.model import Config, SourceConfig
+from streamd.daemon.following import follow_keys
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.meters import Meters
 from streamd.daemon.protection import Protection
@@ -56,6 +57,7 @@ async def capture(
     loop = asyncio.get_running_loop()
     started = loop.time()
     async with open_host(config, clock=clock, entropy=entropy, meters=meters) as host:
+        await follow_keys(host)
         protections = [await host.protection(name, one, now=True) for name, one in sources.items()]
         if host.spool is not None and host.view.local_seed() == "bypass":
             host.spool.is_seeding = lambda: any(one.is_seeding for one in protections)

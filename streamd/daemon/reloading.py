@@ -7,6 +7,7 @@ from streamd.config.diff import ConfigChanges, diff
 from streamd.config.host import check_host
 from streamd.config.load import load
 from streamd.config.model import Config
+from streamd.daemon.following import follow_keys
 from streamd.daemon.notify import Notifier
 from streamd.daemon.status import ReloadReport
 from streamd.errors import ConfigInvalid, StreamdError
@@ -90,6 +91,7 @@ class Reloading:
             daemon.supervisor.start(name, new.sources[name])
         if daemon.host is not None:
             daemon.host.traffic.apply()
+            await follow_keys(daemon.host)
         describe_generation(daemon)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from streamd.daemon.commands import control_commands
 from streamd.daemon.control import ControlServer
+from streamd.daemon.following import keep_following
 from streamd.daemon.handover import Handover, leave
 from streamd.daemon.host import Host, watch_state
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
@@ -41,6 +42,7 @@ def services_of(
         "reload": daemon.reloading.run,
         "coverage": lambda: _keep_coverage(host, supervisor),
         "upkeep": upkeep.run,
+        "keys": lambda: keep_following(host),
     }
     if host.uploader is not None:
         services["upload"] = host.uploader.run

@@ -23,6 +23,7 @@ from streamd.format.slots import Secret, SlotKind
 from streamd.model.ids import DomainId, VaultId, WriterId, from_text
 from streamd.observe.logging import register_secret
 from streamd.storage.port import BlobStore
+from streamd.storage.rate import ByteRate
 from streamd.vault.documents import certificates, newest_config
 from streamd.vault.keyring import Unlocked, unlock
 from streamd.vault.vault import Vault, open_vault
@@ -126,16 +127,18 @@ async def unlock_with(store: BlobStore, offer: KeyOffer, url: str = "") -> Unloc
 
 
 @asynccontextmanager
-async def open_vault_unlocked(config: Config, offer: KeyOffer) -> AsyncIterator[Vault]:
+async def open_vault_unlocked(
+    config: Config, offer: KeyOffer, *, receiving: ByteRate | None = None
+) -> AsyncIterator[Vault]:
     """Lend the vault to a command that only reads, with the keys that `offer` opens.
 
     Without an offer, with those of the host's key file.
     """
     if not offer.is_made:
-        async with open_vault_for_reading(config) as vault:
+        async with open_vault_for_reading(config, receiving=receiving) as vault:
             yield vault
         return
-    store = open_reading_store(config)
+    store = open_reading_store(config, receiving=receiving)
     try:
         unlocked = await unlock_with(store, offer, config.vault.url)
         host_key = await reading_key(store, unlocked, config.vault.key_file, offer.host)

@@ -7,19 +7,24 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
-from streamd.errors import PolicyRefused, StreamdError
+from streamd.errors import PolicyRefused, StreamdError, UsageInvalid
+from streamd.format.keys import KeyChain, Role
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
 from streamd.policy.retention import Rule
+from streamd.vault.vault import Vault
 
 if TYPE_CHECKING:
     from streamd.maintenance.expire import RetentionReport
     from streamd.maintenance.facts import RunFacts
 
+MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
 _LOG: Final = get_logger("upkeep")
@@ -45,7 +50,10 @@ class Upkeep:
         await asyncio.sleep(FIRST_RUN_SECONDS)
         while True:
             try:
-                await self.run_request({})
+                if self._host.vault.keys.host.is_full:
+                    await self.run_request({})
+                else:
+                    _LOG.info("retention-needs-kit", remedy="streamd retention run --kit FILE")
             except StreamdError as error:
                 _LOG.error("retention-failed", reason=error.code, what=str(error))
             await asyncio.sleep(self._config().retention.interval_seconds)
@@ -67,7 +75,7 @@ class Upkeep:
         host, config = self._host, self._config()
         async with self._lock:
             report = await expire.run(
-                site_of(host),
+                site_of(host, meta_keys_of(args)),
                 rules_of(config),
                 default=rule_of(config.policies.get("default", DEFAULT_POLICY)),
                 quiesce=host.pipeline.quiesce,
@@ -136,11 +144,29 @@ def rules_of(config: Config) -> dict[str, Rule]:
     return {name: rule_of(config.policy_of(name)) for name in config.sources}
 
 
-def site_of(host: Host) -> Site:
-    """Return what maintenance works on."""
+def meta_keys_of(args: dict[str, object]) -> MetaKeys:
+    """Return the keys that a request has lent, see `cli.retention`. Raises UsageInvalid."""
+    try:
+        return msgspec.convert(args.get("meta_keys", {}), MetaKeys, strict=False, str_keys=True)
+    except msgspec.ValidationError:
+        raise UsageInvalid("the keys of the request do not parse") from None
+
+
+def site_of(host: Host, meta_keys: MetaKeys | None = None) -> Site:
+    """Return what maintenance works on.
+
+    A write-only host is lent the private META keys for one run: names and indexes can be read with
+    them, content can not. They are forgotten with the site.
+    """
+    vault = host.vault
+    if meta_keys:
+        lent = KeyChain(vault.keys.host)
+        lent.public = vault.keys.public
+        lent.lend(Role.META, meta_keys)
+        vault = Vault(vault.store, lent, vault.config, vault.verify_keys)
     state = ObjectState.VAULT if host.stores.remote is None else ObjectState.LOCAL
     return Site(
-        vault=host.vault,
+        vault=vault,
         catalog=host.catalog,
         writer=host.writer,
         clock=host.clock,

@@ -226,6 +226,10 @@ class KeyChain:
         if public.generation > self.public.generation:
             self.public = public
 
+    def lend(self, role: Role, private: Mapping[int, bytes]) -> None:
+        """Open parts of one role with these private keys, too, as long as this object is there."""
+        self._private = {**self._private, role: dict(private)}
+
     def remember(self, session: Session) -> None:
         """Keep a session of our own."""
         self._secrets[session.source] = session.secret

@@ -1,4 +1,4 @@
-"""Make the catalog again from the vault, for a host that may read it (role full).
+"""Make the catalog again from the vault.
 
 The tree is the state at the journal's end; what the host has changed since is found by the full
 scan that follows, for every file is looked at again (its inode is unknown). The new catalog is
@@ -18,7 +18,7 @@ import msgspec
 
 from streamd.catalog import objects
 from streamd.catalog.db import FILE_NAME, Catalog, put_value
-from streamd.catalog.journal import JournalHead, store_head
+from streamd.catalog.journal import JournalHead, begin_blind, load_head, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.effects import Clock
 from streamd.errors import VaultDamaged
@@ -27,7 +27,7 @@ from streamd.format.checkpoint import Row
 from streamd.format.control import EpochRecord, decode_epoch
 from streamd.format.envelope import Kind
 from streamd.format.keys import Role
-from streamd.format.segment import FIRST_PREVIOUS
+from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.maintenance.generations import read_doomed
 from streamd.model.entry import Dirent, FileVersion
 from streamd.model.ids import FID_EPOCH_SHIFT, ROOT_FID
@@ -77,7 +77,8 @@ async def rebuild(
     """Write a new catalog into `directory`, where nobody may have one open.
 
     `remote` is the vault of record if `local` is only the copy in front of it. Raises VaultDamaged
-    if the journal's end cannot be read, KeyRejected without private keys.
+    if the journal's end cannot be read. A host that may not read the vault gets everything but the
+    tree, see `_run_blind`.
     """
     del local
     loop = asyncio.get_running_loop()
@@ -131,6 +132,8 @@ class _Rebuild:
         """Fill it."""
         await self._fill_objects()
         chunk_count = await self._fill_chunks()
+        if not self._vault.keys.host.is_full:
+            return await self._run_blind(chunk_count)
         summaries = await self._reader.sources()
         heads, rows = await self._reader.heads(), await self._reader.checkpoints()
         ids = {source for head in heads for source in head.sources} | {row.source for row in rows}
@@ -141,6 +144,18 @@ class _Rebuild:
         await self._fill_head()
         await self._raise_fids()
         return RebuildReport(len(summaries), self._files, len(self._numbers), chunk_count)
+
+    async def _run_blind(self, chunk_count: int) -> RebuildReport:
+        """Without private keys: the tree is captured again, and its content found to be there.
+
+        The first commit of each source tells the journal to begin it anew, so fids of before can
+        not meet those of after.
+        """
+        await self._fill_head()
+        await self._catalog.write(put_value, "fid_generation", self._fid_generation + _FID_MARGIN)
+        head = await self._catalog.read(load_head)
+        await self._catalog.write(begin_blind, head.last_us)
+        return RebuildReport(0, 0, len(self._numbers), chunk_count)
 
     # -- objects ---------------------------------------------------------------------------------
 
@@ -210,8 +225,7 @@ class _Rebuild:
         head = JournalHead(0, 0, FIRST_PREVIOUS, 0, is_sealed=False)
         if rows:
             last = await journal.read_segment(rows[-1])
-            records = last.records(self._vault.keys.secret_for)
-            is_sealed = bool(records) and records[-1].op == Op.SEAL
+            is_sealed = self._is_sealed(last)
             position = last.position
             head = JournalHead(
                 position.epoch, position.seq + 1, last.hash, last.end_us, is_sealed=is_sealed
@@ -222,6 +236,13 @@ class _Rebuild:
             head = JournalHead(epoch.epoch, 0, epoch.previous_hash, at_us, is_sealed=False)
         self._fid_generation = max(self._fid_generation, head.epoch)
         await self._catalog.write(store_head, head)
+
+    def _is_sealed(self, last: Segment) -> bool:
+        """Say whether an epoch ended in good order; a second SEAL does no harm."""
+        if not self._vault.keys.host.is_full:
+            return False
+        records = last.records(self._vault.keys.secret_for)
+        return bool(records) and records[-1].op == Op.SEAL
 
     async def _last_epoch(self) -> EpochRecord | None:
         keys = self._vault.keys

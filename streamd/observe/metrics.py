@@ -86,6 +86,11 @@ class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
             repository_id=repository_id, kind=kind, format_version=format_version
         ).set(1)
 
+    def set_keys(self, *, role: str, generation: int) -> None:
+        """Say what this host may do; `role` is "full" or "write-only". Replaces what was said."""
+        self.keys_info.clear()
+        self.keys_info.labels(role=role, generation=str(generation)).set(1)
+
     def set_watch_modes(self, source: str, modes: Iterable[str]) -> None:
         """Say how the roots of `source` are watched."""
         in_use = set(modes)
@@ -107,6 +112,11 @@ class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
             "repository_info",
             "1; the labels say which vault is written to.",
             ("repository_id", "kind", "format_version"),
+        )
+        self.keys_info = self._gauge(
+            "keys_info",
+            "1; the labels say what this host's key file may do, and which key pair it seals to.",
+            ("role", "generation"),
         )
         self.config_last_reload_successful = self._gauge(
             "config_last_reload_successful",

@@ -16,7 +16,7 @@ import msgspec
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import put_value
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
-from streamd.catalog.journal import JournalHead, load_head, store_head
+from streamd.catalog.journal import JournalHead, blind_since, load_head, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import SourceState, TreeWriter, load_source
 from streamd.effects import Clock
@@ -203,6 +203,8 @@ class Journal:
             if state is None:
                 state = load_source(connection, entry.source.name, entry.source.id)
                 states[entry.source.name] = state
+                if blind_since(connection, state.info):
+                    state.records.append((Op.RESET, b"", _ENCODE("the catalog was lost")))
                 controls[entry.source.name] = []
             self._apply(connection, state, entry, at_us)
             for gap in entry.ready.gaps:

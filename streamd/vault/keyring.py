@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from streamd.effects import MICROSECONDS, Clock, Entropy
+from streamd.effects import Clock, Entropy
 from streamd.errors import (
     BlobConflict,
     BlobNotFound,
@@ -30,7 +30,7 @@ from streamd.format.kit import Kit
 from streamd.format.ring import RingContent
 from streamd.format.slots import Secret, Slot, Stretcher
 from streamd.format.vault_config import VaultConfig, encode_signed, published
-from streamd.model.ids import from_text
+from streamd.model.ids import from_text, to_text
 from streamd.storage.port import BlobName, BlobStore
 from streamd.vault.documents import newest_config, utc_text
 
@@ -45,6 +45,11 @@ class Unlocked:
     content: RingContent
     slot_id: str  # the slot that opened it
     is_current: bool  # it is the one that the configuration names
+
+    @property
+    def edition(self) -> int:
+        """Which ring of the vault it is."""
+        return self.content.private.edition
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +80,11 @@ class _Unlocking:
         self._kit = kit
         self._rings: list[BlobName] = []
         self._rejected: KeyRejected | None = None
+        self._in_force = ""
 
     async def run(self, in_force: str) -> Unlocked:
         """Open the ring called `in_force`, or the newest that can be had."""
+        self._in_force = in_force
         scan = self._store.scan(layout.RING_PREFIX)
         names = [info.name async for info in scan if info.size_bytes <= ring.RING_SIZE_MAX]
         self._rings = sorted(n for n in names if layout.parse_ring_name(n) is not None)[::-1]
@@ -90,7 +97,7 @@ class _Unlocking:
             found = await self._ring(candidate, kek, in_force)
             if found is not None and found.is_current:
                 return found
-            if found is not None and (best is None or _edition(best) < _edition(found)):
+            if found is not None and (best is None or best.edition < found.edition):
                 best = found
         if best is not None:
             return best
@@ -150,18 +157,24 @@ class _Unlocking:
                 content = ring.decode_ring(data, kek, vault=self._vault)
             except (VaultDamaged, BlobNotFound):
                 continue
-            return Unlocked(self._vault, content, candidate.slot.id, name == in_force)
+            return self._opened(candidate.slot, content, is_current=name == in_force)
         for data in candidate.rings:
             try:
                 content = ring.decode_ring(data, kek, vault=self._vault)
             except VaultDamaged:
                 continue
-            return Unlocked(self._vault, content, candidate.slot.id, is_current=False)
+            return self._opened(candidate.slot, content, is_current=False)
         return None
 
-
-def _edition(unlocked: Unlocked) -> int:
-    return unlocked.content.private.edition
+    def _opened(self, slot: Slot, content: RingContent, *, is_current: bool) -> Unlocked:
+        """Make an old slot, which the ring does not know, one of the present kind."""
+        if not content.private.slots:
+            kem = crypto.kem_of(content.public.kem)
+            slot_id = slot.id or to_text(crypto.digest(slot.salt)[: slots.SLOT_ID_SIZE])
+            upgraded = slots.upgraded(slot, self._stretcher, kem)
+            content = replace_private(content, slots={slot_id: upgraded})
+            return Unlocked(self._vault, content, slot_id, is_current or not self._in_force)
+        return Unlocked(self._vault, content, slot.id, is_current)
 
 
 def _parameters(slot: Slot) -> tuple[int, int, int, bytes]:
@@ -175,14 +188,25 @@ async def unlock(store: BlobStore, secret: Secret, *, kit: Kit | None, url: str 
     VaultMissing, and what the store raises. What others added to the vault is passed over.
     """
     shown = await newest_config(store, None)
+    is_foreign = kit is not None and shown is not None and shown.id != to_text(kit.vault)
     if shown is None and (kit is None or not kit.ring):
         raise VaultMissing(f"there is no vault at {url or 'this place'}", url=url)
     vault = kit.vault if kit is not None else from_text(shown.id if shown else "")
-    found = await _Unlocking(store, secret, vault, kit).run(shown.ring if shown else "")
+    try:
+        found = await _Unlocking(store, secret, vault, kit).run(shown.ring if shown else "")
+    except KeyRejected as error:
+        if is_foreign:
+            raise KitInvalid("the recovery kit belongs to another vault than this one") from error
+        raise
     admin = found.content.public.admin
     if kit is not None and kit.admin and kit.admin != admin:
         raise KitInvalid("the recovery kit belongs to another vault than the one at its address")
-    config = await newest_config(store, admin)
+    try:
+        config = await newest_config(store, admin)
+    except VaultDamaged as error:
+        if is_foreign:
+            raise KitInvalid("the recovery kit belongs to another vault than this one") from error
+        raise
     if config is not None and config.ring != (shown.ring if shown else ""):
         # something unsigned stood in front of the configuration: look again by the signed one
         found = await _Unlocking(store, secret, vault, kit).run(config.ring)
@@ -330,8 +354,3 @@ def with_new_pair(content: RingContent) -> RingContent:
         data=content.private.data | {generation: data},
     )
     return RingContent(private=private, public=public)
-
-
-def microseconds(seconds: float) -> int:
-    """Return `seconds` in microseconds."""
-    return int(seconds * MICROSECONDS)

@@ -1,7 +1,8 @@
 """The write side of a vault: sessions, and the encoding of every object this host puts.
 
 Needs public keys only. Encoding is separate from putting, because a segment is remembered in the
-catalog before it is put. Session keys are replaced after a day. Threads may share a writer.
+catalog before it is put. Session keys are replaced after a day, and at once when the vault has new
+key pairs. Threads may share a writer.
 """
 
 from collections.abc import Sequence
@@ -35,10 +36,14 @@ class VaultWriter:
         now_us = self._clock.now_us()
         with self._lock:
             known = self._sessions.get(role)
-            if known is not None and abs(now_us - known[0]) < SESSION_SECONDS_MAX * MICROSECONDS:
-                return known[1]
             keys = self.vault.keys
-            session = new_session(keys.vault, keys.host.public, role, self._entropy)
+            if (
+                known is not None
+                and abs(now_us - known[0]) < SESSION_SECONDS_MAX * MICROSECONDS
+                and known[1].source.generation == keys.public.generation
+            ):
+                return known[1]
+            session = new_session(keys.vault, keys.public, role, self._entropy)
             keys.remember(session)
             self._sessions[role] = (now_us, session)
             return session
