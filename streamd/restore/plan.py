@@ -125,6 +125,7 @@ class Planner:
         self.plan = RestorePlan([PlannedDirectory(0, b"", b"")])
         self._devices = devices
         self._places: dict[tuple[int, bytes], int] = {}  # directories that were asked for twice
+        self._leaders: dict[int, PlannedFile] = {}  # first names of files that have several
 
     def add(self, state: TreeState, paths: Sequence[bytes], *, absolute: bool = False) -> None:
         """Plan `paths` of a state; the empty path is the whole source. Raises NotFound.
@@ -133,6 +134,7 @@ class Planner:
         target; otherwise the one thing becomes the target.
         """
         tops: list[TreeEntry] = []
+        self._leaders = {}  # fids are a source's own
         for path in paths:
             found = state.resolve(path)
             if found is None:
@@ -152,7 +154,7 @@ class Planner:
             self._add_below(state, 0, top.dirent.fid)
         else:
             target.source_path = os.path.dirname(top.path)
-            self._add_files(state, 0, [(os.path.basename(top.path), top)], {})
+            self._add_files(state, 0, [(os.path.basename(top.path), top)])
 
     def _add_absolute(self, state: TreeState, top: TreeEntry) -> None:
         parts = [part for part in top.path.split(b"/") if part]
@@ -168,7 +170,7 @@ class Planner:
             self.plan.directories[at].version = top.version
             self._add_below(state, at, top.dirent.fid)
         else:
-            self._add_files(state, at, [(parts[-1], top)], {})
+            self._add_files(state, at, [(parts[-1], top)])
 
     def _directory(self, parent: int, name: bytes, source_path: bytes) -> int:
         known = self._places.get((parent, name))
@@ -180,13 +182,12 @@ class Planner:
 
     def _add_below(self, state: TreeState, directory: int, fid: int) -> None:
         stack, entered = [(directory, fid)], {fid}
-        leaders: dict[int, PlannedFile] = {}
         while stack:
             at, parent_fid = stack.pop()
             path = self.plan.directories[at].source_path
             for batch in _batches(state, parent_fid, path):
                 files = [each for each in batch if each[1].dirent.type != EntryType.DIRECTORY]
-                self._add_files(state, at, files, leaders)
+                self._add_files(state, at, files)
                 for name, entry in batch:
                     if entry.dirent.type != EntryType.DIRECTORY or not self._accept(name, entry):
                         continue
@@ -214,7 +215,6 @@ class Planner:
         state: TreeState,
         directory: int,
         entries: Iterable[tuple[bytes, TreeEntry]],
-        leaders: dict[int, PlannedFile],
     ) -> None:
         del state
         for name, entry in entries:
@@ -226,14 +226,14 @@ class Planner:
                 self._refuse(entry.path, "a device node; say --devices to restore those")
             elif version.type not in _RESTORABLE or version.type != entry.dirent.type:
                 self._refuse(entry.path, "of an unknown type")
-            elif version.nlink > 1 and fid in leaders:
-                leaders[fid].links.append(PlannedLink(directory, name))
+            elif version.nlink > 1 and fid in self._leaders:
+                self._leaders[fid].links.append(PlannedLink(directory, name))
             else:
                 planned = PlannedFile(directory, name, fid, version)
                 if version.levels == 0:
                     planned.runs = version.content
                 if version.nlink > 1:
-                    leaders[fid] = planned
+                    self._leaders[fid] = planned
                 self.plan.files.append(planned)
 
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-MODULES = sorted((ROOT / "streamd").rglob("*.py"))
+RESCUE = (
+    ROOT / "streamd" / "rescue" / "streamd-rescue.py"
+)  # a program of its own, with its own rules
+MODULES = sorted(set((ROOT / "streamd").rglob("*.py")) - {RESCUE})
 FUNCTION_LINES_MAX = 60
 MODULE_LINES_MAX = 500
 GLANCE_LINES = 5
@@ -49,6 +52,47 @@ def test_public_names_say_what_they_mean(path: Path) -> None:
     tree = ast.parse(path.read_text("utf-8"))
     silent = [n for n in tree.body if _has_to_speak(n) and not ast.get_docstring(n)]
     assert [node.name for node in silent] == []
+
+
+RESCUE_LINES_MAX = 999
+RESCUE_WIDTH_MAX = 120
+OTHERS_ALLOWED = {
+    "cryptography",
+    "blake3",
+    "lz4",
+    "zstandard",
+}  # of these, blake3 only if it is there
+UNSAFE = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle", "jsonpickle"}
+
+
+def _imported(path: Path) -> set[str]:
+    """Return the first parts of the names of all modules that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+            assert isinstance(node.args[0], ast.Constant), "an import that nobody can check"
+            found.add(str(node.args[0].value).split(".")[0])
+    return found
+
+
+def test_the_rescue_script_is_short_and_stands_alone() -> None:
+    lines = RESCUE.read_text("utf-8").splitlines()
+    assert len(lines) <= RESCUE_LINES_MAX
+    assert max(map(len, lines)) <= RESCUE_WIDTH_MAX
+    assert _imported(RESCUE) - sys.stdlib_module_names <= OTHERS_ALLOWED
+
+
+@pytest.mark.parametrize("path", [*MODULES, RESCUE], ids=_name)
+def test_nothing_is_decoded_by_what_can_run_code(path: Path) -> None:
+    assert _imported(path) & UNSAFE == set()
+    calls = (
+        n.func for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)
+    )
+    assert {name.id for name in calls if isinstance(name, ast.Name)} & {"eval", "exec"} == set()
 
 
 def test_every_folder_is_a_package() -> None:
