@@ -18,6 +18,7 @@ from streamd.format.keys import KeyChain, Role
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
 from streamd.policy.retention import Rule
+from streamd.vault.documents import put_documents
 from streamd.vault.vault import Vault
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
+DOCUMENTS_RETRY_SECONDS: Final = 3600.0
 _LOG: Final = get_logger("upkeep")
 
 
@@ -43,6 +45,7 @@ class Upkeep:
         """Keep the schedule until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retention_loop(), name="retention")
+            group.create_task(self._documents(), name="documents")
             if self._host.stores.remote is not None:
                 group.create_task(self._evict_loop(), name="evict")
 
@@ -57,6 +60,19 @@ class Upkeep:
             except StreamdError as error:
                 _LOG.error("retention-failed", reason=error.code, what=str(error))
             await asyncio.sleep(self._config().retention.interval_seconds)
+
+    async def _documents(self) -> None:
+        """After an upgrade, give the vault the rescue script and the format of this release."""
+        stores = self._host.stores
+        for store in filter(None, (stores.local, stores.remote)):
+            while True:
+                try:
+                    for name in await put_documents(store):
+                        _LOG.info("document-stored", name=name)
+                    break
+                except StreamdError as error:
+                    _LOG.warning("document-not-stored", reason=error.code, what=str(error))
+                await asyncio.sleep(DOCUMENTS_RETRY_SECONDS)
 
     async def run_request(self, args: dict[str, object]) -> "RunFacts":
         """Run retention now; the answer to `retention-run` on the control socket."""

@@ -4,6 +4,7 @@
     k/ring-<gen:04x>-<id>              key ring        k/slot-<id>   key slots
     w/<writer>/cert-<n:04x>.json       writer certificates, signed by the admin key
     README.txt                         for a person who finds this
+    v/rescue-<sha256>.py               restores without streamd     v/format-<sha256>.md
     d/<domain>/e/<writer>/<epoch:08x>             epoch record
     d/<domain>/j/<writer>/<epoch:08x>/<seq:012x>  journal segment, dense from 0
     d/<domain>/p/<xx>/<id>                        pack, named by the hash of its bytes
@@ -30,6 +31,7 @@ from streamd.model.ids import (
 
 README: Final = "README.txt"
 CONFIG_PREFIX: Final = "v/config-"
+DOCUMENT_PREFIX: Final = "v/"  # of the rescue script and the specification, for people
 SLOT_PREFIX: Final = "k/slot-"
 RING_PREFIX: Final = "k/ring-"
 UNIQUE_SIZE: Final = 8  # random part of names that need one: checkpoints, rings, slots

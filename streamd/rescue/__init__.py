@@ -16,6 +16,11 @@ def script_path() -> str:
     return os.path.join(_HERE, "streamd-rescue.py")
 
 
+def specification_name() -> str:
+    """Return the object name under which a vault of this release has the format's description."""
+    return next(name for name in documents() if name.startswith("v/format-"))
+
+
 def documents() -> dict[str, bytes]:
     """Return what belongs into a vault besides its data: object name -> bytes."""
     found: dict[str, bytes] = {}

@@ -1,4 +1,5 @@
-"""The signed documents of a vault: its configuration, and the writers' certificates.
+"""The documents of a vault: its configuration and the writers' certificates, which are signed, and
+what restores it without streamd.
 
 Anybody who can add objects can add one with a higher number: what does not verify is passed over.
 """
@@ -9,6 +10,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from streamd import rescue
 from streamd.effects import MICROSECONDS
 from streamd.errors import BlobNotFound, StreamdError, VaultDamaged
 from streamd.format import crypto, layout
@@ -36,6 +38,18 @@ async def _names(store: BlobStore, prefix: str) -> list[BlobName]:
     scan = store.scan(prefix)
     names = [info.name async for info in scan if info.size_bytes <= _DOCUMENT_SIZE_MAX]
     return sorted(names, reverse=True)
+
+
+async def put_documents(store: BlobStore) -> list[str]:
+    """Put this release's rescue script and specification if they are missing; return their names.
+
+    Earlier ones stay: they describe what was written then. Raises what the store raises.
+    """
+    known = {info.name async for info in store.scan(layout.DOCUMENT_PREFIX)}
+    missing = {name: data for name, data in rescue.documents().items() if name not in known}
+    for name, data in missing.items():
+        await store.put(BlobName(name), data)
+    return list(missing)
 
 
 async def newest_config(store: BlobStore, admin: bytes | None) -> VaultConfig | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from streamd import rescue
 from streamd.effects import Clock, Entropy
 from streamd.errors import KeyFileInvalid, VaultExists, VaultMissing
 from streamd.format import crypto, keys, layout, ring, slots
@@ -42,10 +43,13 @@ README_TEXT = """This is a vault of streamd: continuous, encrypted, deduplicated
 files.
 
 Everything here is immutable; do not rename, edit or delete objects. To restore you need streamd and
-a key file of the host, or the recovery kit that was written when the vault was made. The format
-is described in docs/format.md of the streamd project.
+a key file of the host, or the recovery kit that was written when the vault was made.
+
+Without streamd, v/rescue-HASH.py restores from this directory or container with the kit: Python and
+its package "cryptography" are enough, and lz4, zstandard and blake3 if they can be had. Its first
+lines say how. v/format-HASH.md describes every byte here. HASH is the SHA-256 of the file: whoever
+can write here could have added another, so compare it with a release of streamd, or with your kit.
 """
-_SPECIFICATION = "docs/format.md of the streamd release that created this vault"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +186,16 @@ def prepare_vault(host: HostKey, *, host_name: str, now_us: int, entropy: Entrop
         features=Features(),
         domains={to_text(domain): (to_text(writer),)},
         admin_public=host.public.admin.hex(),
-        specification=_SPECIFICATION,
+        specification=rescue.specification_name(),
         public=published(host.public),
         ring=drafted.ring[0],
     )
-    admin = host.private.admin
+    admin, documents = host.private.admin, rescue.documents()
     slot_id, (_, slot) = next(iter(drafted.slots.items()))
     return PreparedVault(
         objects=(
             (layout.README, README_TEXT.encode()),
+            *documents.items(),
             drafted.ring,
             *drafted.slots.values(),
             (layout.certificate_name(writer, 0), encode_signed(certificate, admin)),
