@@ -205,3 +205,25 @@ def get_bytes(connection: sqlite3.Connection, key: str, default: bytes = b"") ->
 def put_value(connection: sqlite3.Connection, key: str, value: int | bytes) -> None:
     """Set a value of table meta."""
     connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+
+# -- from outside ----------------------------------------------------------------------------------
+
+
+def read_foreign(directory: str, work: Callable[[sqlite3.Connection], T]) -> T | None:
+    """Return what `work` reads from the catalog of a process that may be running.
+
+    None if there is no catalog, or none that can be read: for those who can do without.
+    """
+    path = os.path.join(directory, FILE_NAME)
+    if not os.access(path, os.R_OK):
+        return None
+    try:
+        connection = _connect(path, _READER_CACHE_KIB)
+        try:
+            connection.execute("PRAGMA query_only = 1")
+            return work(connection)
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return None

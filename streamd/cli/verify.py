@@ -1,29 +1,30 @@
 """`streamd verify`: prove the vault."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
+from streamd.catalog.db import read_foreign
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, load_config, run_async
 from streamd.cli.selection import in_words
 from streamd.cli.times import format_rfc3339
 from streamd.config.model import Config
+from streamd.daemon import control
+from streamd.daemon.compose import of_record
+from streamd.daemon.host import open_host
+from streamd.daemon.meters import Meters
 from streamd.daemon.status import path_texts
-from streamd.effects import SystemClock
-from streamd.errors import ExitCode
+from streamd.daemon.verification import known_sizes, verify_host
+from streamd.effects import SystemClock, SystemEntropy
+from streamd.errors import DaemonUnreachable, ExitCode
+from streamd.maintenance.heal import read_bad_frames
 from streamd.maintenance.verify import Verifier
-from streamd.maintenance.verify_report import Level, VerifyReport
+from streamd.maintenance.verify_facts import DamageFacts, VerifyFacts, verify_facts
+from streamd.maintenance.verify_report import Level
 
 _SHOWN: Final = 20
-
-
-class DamageLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One damaged object."""
-
-    name: str
-    what: str
 
 
 class AffectedLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -46,37 +47,97 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     read_bytes: int
     segments: int
     checkpoints: int
+    runs: int
     packs: int
     chunks: int
     missing_chunks: int
-    damage: tuple[DamageLine, ...]
+    sampled_frames: int
+    seed: int | None
+    healed_chunks: int
+    lost_chunks: int
+    damage: tuple[DamageFacts, ...]
     affected: tuple[AffectedLine, ...]
     affected_count: int
     strangers: tuple[str, ...]
+    notes: tuple[str, ...]
     seconds: float
 
 
 def command(
     level: Annotated[
         Level,
-        typer.Option(help="list: one listing; structure: every index; full: every byte."),
+        typer.Option(
+            help="list: one listing; structure: every index; sample: a random part; full: all."
+        ),
     ] = Level.STRUCTURE,
+    heal: Annotated[
+        bool,
+        typer.Option("--heal", help="Store damaged content again if this host still has it."),
+    ] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many frames level sample reads, instead of 4603."),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Draw the same sample as the run that printed this seed.")
+    ] = None,
 ) -> ExitCode:
     """Prove that everything kept can be had back; damage is named by path and version.
 
+    With --heal a running daemon does it if there is one.
     Example: streamd verify --level full
     """
-    return run_async(_verify(load_config(), level))
+    return run_async(_verify(load_config(), level, heal=heal, frames=frames, seed=seed))
 
 
-async def _verify(config: Config, level: Level) -> ExitCode:
+async def _verify(
+    config: Config, level: Level, *, heal: bool, frames: int | None, seed: int | None
+) -> ExitCode:
+    if heal:
+        facts = await _heal(config, level, frames, seed)
+    else:
+        facts = await _look(config, level, frames, seed)
+    emit(_report(facts), lambda _: _text(facts, config))
+    return ExitCode.OK if facts.sound else ExitCode.INTEGRITY
+
+
+async def _look(config: Config, level: Level, frames: int | None, seed: int | None) -> VerifyFacts:
+    known = read_foreign(config.daemon.state, known_sizes)
+    bad = read_foreign(config.daemon.state, read_bad_frames)
+    drawn = int.from_bytes(SystemEntropy().token(4), "big") if seed is None else seed
     async with unlocked.open_vault(config) as vault:
-        found = await Verifier(vault, level, clock=SystemClock()).run()
-    emit(_report(found), lambda _: _text(found, config))
-    return ExitCode.OK if found.is_sound else ExitCode.INTEGRITY
+        verifier = Verifier(
+            of_record(vault),
+            level,
+            clock=SystemClock(),
+            known=known or None,
+            bad=bad or (),
+            seed=drawn,
+            draws=frames,
+        )
+        return verify_facts(await verifier.run())
 
 
-def _report(found: VerifyReport) -> Report:
+async def _heal(config: Config, level: Level, frames: int | None, seed: int | None) -> VerifyFacts:
+    args: dict[str, Any] = {"level": str(level), "heal": True, "frames": frames, "seed": seed}
+    try:
+        answer = await control.request(config.daemon.socket, "verify", args, timeout_seconds=None)
+    except DaemonUnreachable:
+        return await _heal_here(config, level, frames, seed)
+    return msgspec.convert(answer, VerifyFacts)
+
+
+async def _heal_here(
+    config: Config, level: Level, frames: int | None, seed: int | None
+) -> VerifyFacts:
+    """Heal in this process; the lock on the state directory keeps a daemon from starting."""
+    clock, entropy = SystemClock(), SystemEntropy()
+    async with open_host(config, clock=clock, entropy=entropy, meters=Meters()) as host:
+        report = await verify_host(host, level, heal=True, seed=seed, draws=frames)
+    return verify_facts(report)
+
+
+def _report(found: VerifyFacts) -> Report:
     affected = []
     for each in found.affected:
         path, path_b64 = path_texts(each.path)
@@ -91,47 +152,59 @@ def _report(found: VerifyReport) -> Report:
         )
     return Report(
         level=found.level,
-        sound=found.is_sound,
-        objects=found.object_count,
-        bytes=found.object_bytes,
+        sound=found.sound,
+        objects=found.objects,
+        bytes=found.bytes,
         read_bytes=found.read_bytes,
-        segments=found.segment_count,
-        checkpoints=found.checkpoint_count,
-        packs=found.pack_count,
-        chunks=found.chunk_count,
-        missing_chunks=found.missing_count,
-        damage=tuple(DamageLine(name=each.name, what=each.what) for each in found.damage),
+        segments=found.segments,
+        checkpoints=found.checkpoints,
+        runs=found.runs,
+        packs=found.packs,
+        chunks=found.chunks,
+        missing_chunks=found.missing_chunks,
+        sampled_frames=found.sampled_frames,
+        seed=found.seed,
+        healed_chunks=found.healed_chunks,
+        lost_chunks=found.lost_chunks,
+        damage=found.damage,
         affected=tuple(affected),
         affected_count=found.affected_count,
-        strangers=tuple(found.strangers),
-        seconds=round(found.seconds, 3),
+        strangers=found.strangers,
+        notes=found.notes,
+        seconds=found.seconds,
     )
 
 
-def _text(found: VerifyReport, config: Config) -> str:
-    amount = f"{render.count(found.object_count)} objects, {render.size(found.object_bytes)}"
+def _text(found: VerifyFacts, config: Config) -> str:
+    amount = f"{render.count(found.objects)} objects, {render.size(found.bytes)}"
     lines = [f"level {found.level}: {amount}, in {render.duration(found.seconds)}"]
-    if found.level is not Level.LIST:
+    if found.level != Level.LIST:
         lines.append(
-            f"  {render.count(found.segment_count)} segments, "
-            f"{render.count(found.checkpoint_count)} checkpoints, "
-            f"{render.count(found.pack_count)} packs, "
-            f"{render.count(found.chunk_count)} chunks needed"
+            f"  {render.count(found.segments)} segments, "
+            f"{render.count(found.checkpoints)} checkpoints, "
+            f"{render.count(found.packs)} packs, "
+            f"{render.count(found.chunks)} chunks needed"
         )
-    if found.level is Level.FULL:
+    if found.seed is not None:
+        lines.append(f"  {render.count(found.sampled_frames)} frames read, --seed {found.seed}")
+    if found.read_bytes:
         lines.append(f"  {render.size(found.read_bytes)} read and checked")
     lines += [f"damaged: {each.name}: {each.what}" for each in found.damage[:_SHOWN]]
     lines += _more(len(found.damage))
-    if found.missing_count:
-        lines.append(f"missing: {render.count(found.missing_count)} chunks")
+    if found.missing_chunks:
+        lines.append(f"missing: {render.count(found.missing_chunks)} chunks")
     lines += [
         f"affected: {each.source}:{render.name(each.path)} at {in_words(each.at_us, config)}"
         for each in found.affected[:_SHOWN]
     ]
     lines += _more(found.affected_count)
+    if found.healed_chunks or found.lost_chunks:
+        healed, lost = render.count(found.healed_chunks), render.count(found.lost_chunks)
+        lines.append(f"healed: {healed} chunks are stored anew; lost: {lost}")
+    lines += [f"note: {note}" for note in found.notes[:_SHOWN]]
     if found.strangers:
-        lines.append(f"note: {len(found.strangers)} objects with names that mean nothing here")
-    lines.append("sound" if found.is_sound else "NOT sound")
+        lines.append(f"note: {len(found.strangers)} objects that nobody here has put")
+    lines.append("sound" if found.sound else "NOT sound")
     return "\n".join(lines)
 
 

@@ -356,6 +356,29 @@ class RetentionConfig(Table):
     )
 
 
+class VerifyConfig(Table):
+    """When the daemon proves the vault, and how deep. A duration of 0s means never."""
+
+    list_seconds: Seconds = _key("list", 24 * HOUR, "How often the listing is proved.")
+    structure_seconds: Seconds = _key(
+        "structure",
+        24 * HOUR,
+        "How often journals, checkpoints and indexes are read; besides, after each checkpoint.",
+    )
+    sample_seconds: Seconds = _key(
+        "sample", 24 * HOUR, "How often a random part of the content is read and hashed."
+    )
+    full_seconds: Seconds = _key("full", 0, "How often everything is read.")
+    frames: Count = Field(
+        default=0,
+        description="How many frames a sample reads; 0: 4603, which meet a thousandth of damage"
+        " with 99 %.",
+    )
+    heal: bool = Field(
+        default=True, description="Store damaged content again if this host still has it."
+    )
+
+
 class Config(Table):
     """The whole configuration, as the daemon uses it."""
 
@@ -373,6 +396,7 @@ class Config(Table):
     pipeline: PipelineConfig = Field(default_factory=PipelineConfig)
     bandwidth: tuple[BandwidthWindow, ...] = Field(default=())
     retention: RetentionConfig = Field(default_factory=RetentionConfig)
+    verify: VerifyConfig = Field(default_factory=VerifyConfig)
     _places: Places = PrivateAttr(default_factory=Places)
 
     @property

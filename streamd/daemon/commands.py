@@ -19,6 +19,7 @@ def control_commands(daemon: "Daemon", upkeep: "Upkeep", traffic: "Traffic") -> 
         "problems": report.problems,
         "reload": daemon.reloading.request,
         "retention-run": upkeep.run_request,
+        "verify": upkeep.verification.request,
         "pause": traffic.pause,
         "resume": traffic.resume,
         "limit": traffic.limit,

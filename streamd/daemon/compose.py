@@ -9,7 +9,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from streamd.config.model import Config
@@ -230,6 +230,13 @@ async def open_vault_for_reading(
         yield await open_vault_of(config, stores)
     finally:
         await stores.aclose()
+
+
+def of_record(vault: Vault) -> Vault:
+    """Return the vault of record itself, without the copy in front of it: to prove that."""
+    if isinstance(vault.store, LayeredBlobStore):
+        return replace(vault, store=vault.store.remote)
+    return vault
 
 
 def host_name() -> str:

@@ -1,4 +1,4 @@
-"""Upkeep of the vault: retention on a schedule and on request, and the bounds of the local copy.
+"""Upkeep of the vault: retention, checkpoints, indexes, verification, and the local copy's bounds.
 
 One job at a time. A failure is logged and counted, and the next turn tries again.
 """
@@ -12,6 +12,7 @@ import msgspec
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
+from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError, UsageInvalid
 from streamd.format.keys import KeyChain, Role
@@ -29,6 +30,7 @@ MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
 DOCUMENTS_RETRY_SECONDS: Final = 3600.0
+KEEP_SECONDS: Final = 900.0  # how often checkpoints and runs are looked at
 _LOG: Final = get_logger("upkeep")
 
 
@@ -39,6 +41,7 @@ class Upkeep:
         self._host = host
         self._config = config
         self._lock = asyncio.Lock()
+        self.verification = Verification(host, config, self._lock)
         self.last_success_us = 0
 
     async def run(self) -> None:
@@ -46,6 +49,8 @@ class Upkeep:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retention_loop(), name="retention")
             group.create_task(self._documents(), name="documents")
+            group.create_task(self._keep_loop(), name="keep")
+            group.create_task(self.verification.run(), name="verify")
             if self._host.stores.remote is not None:
                 group.create_task(self._evict_loop(), name="evict")
 
@@ -125,6 +130,37 @@ class Upkeep:
             checkpoints=report.checkpoints_written,
             postponed=report.is_postponed,
         )
+
+    async def _keep_loop(self) -> None:
+        """Write checkpoints and runs when they are due: they bound what a reader has to replay."""
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            try:
+                await self.keep()
+            except StreamdError as error:
+                _LOG.error("keep-failed", reason=error.code, what=str(error))
+
+    async def keep(self) -> None:
+        """Write what is due now."""
+        from streamd.maintenance.checkpoint_due import checkpoint_due
+        from streamd.maintenance.runs import keep_runs
+
+        host = self._host
+        async with self._lock:
+            site, record = site_of(host), host.stores.remote or host.stores.local
+            await site.finish_puts()
+            written = await checkpoint_due(site, self._config().sources)
+            report = await keep_runs(site, record)
+        if host.uploader is not None:
+            host.uploader.wake()
+        if written or report.history_runs or report.index_chunks is not None:
+            _LOG.info(
+                "kept",
+                checkpoints=written,
+                history_runs=report.history_runs,
+                index_chunks=report.index_chunks,
+                dropped=report.dropped,
+            )
 
     async def _evict_loop(self) -> None:
         while True:

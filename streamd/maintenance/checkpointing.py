@@ -16,7 +16,7 @@ import msgspec
 
 from streamd.catalog import objects
 from streamd.catalog.journal import load_head
-from streamd.errors import VaultDamaged
+from streamd.errors import KeyRejected, VaultDamaged
 from streamd.format import checkpoint
 from streamd.format.checkpoint import CheckpointRoot, JournalMark, PageRow, Row
 from streamd.format.codec import Codec
@@ -29,6 +29,7 @@ from streamd.model.ids import ROOT_FID, Fid, SourceId
 from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, version_key
 from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import JournalReader
+from streamd.vault.parallel import OBJECT_FAULTS
 from streamd.vault.state_reader import StateReader
 from streamd.vault.tree_state import TreeState
 
@@ -50,7 +51,9 @@ class CheckpointDraft:
 
 
 @dataclass(slots=True)
-class _Page:
+class Page:
+    """A page as the root names it, and its bytes."""
+
     row: PageRow
     body: bytes
 
@@ -61,7 +64,7 @@ class _Pages:
 
     rows: list[PageRow] = field(default_factory=list)
     needs: set[int] = field(default_factory=set)  # objects that hold pages
-    fresh: list[_Page] = field(default_factory=list)  # to be stored
+    fresh: list[Page] = field(default_factory=list)  # to be stored
     fresh_ids: set[bytes] = field(default_factory=set)
     fresh_bytes: int = 0
 
@@ -70,7 +73,7 @@ async def write_checkpoint(site: Site, draft: CheckpointDraft, rows: Iterator[Ro
     """Write a checkpoint of `rows`, which are sorted by key, and return the root's name."""
     loop = asyncio.get_running_loop()
     pages = _Pages()
-    cut = _cut(rows, site.vault.keys.domain_keys.chunk_id)
+    cut = cut_pages(rows, site.vault.keys.domain_keys.chunk_id)
     while step := await loop.run_in_executor(None, _next_step, cut):
         known = await loop.run_in_executor(None, _known, site, [page.row.id for page in step])
         for page in step:
@@ -104,11 +107,12 @@ async def publish_root(site: Site, root: CheckpointRoot, needs: Sequence[int]) -
     return BlobName(encoded.name)
 
 
-def _cut(rows: Iterator[Row], chunk_id: Callable[[bytes], bytes]) -> Iterator[_Page]:
+def cut_pages(rows: Iterator[Row], chunk_id: Callable[[bytes], bytes]) -> Iterator[Page]:
+    """Yield the pages of a state, rows sorted by key: the same state is cut the same way again."""
     for page in checkpoint.split_pages(rows):
         for part in _bounded(page):
             body = checkpoint.encode_page(part)
-            yield _Page(PageRow(part[0][0], chunk_id(body), len(part)), body)
+            yield Page(PageRow(part[0][0], chunk_id(body), len(part)), body)
 
 
 def _bounded(page: list[Row]) -> Iterator[list[Row]]:
@@ -125,8 +129,8 @@ def _bounded(page: list[Row]) -> Iterator[list[Row]]:
     yield part
 
 
-def _next_step(pages: Iterator[_Page]) -> list[_Page]:
-    step: list[_Page] = []
+def _next_step(pages: Iterator[Page]) -> list[Page]:
+    step: list[Page] = []
     size = 0
     for page in pages:
         step.append(page)
@@ -154,8 +158,8 @@ async def _store(site: Site, pages: _Pages) -> None:
     pages.needs.add(number)
 
 
-def _seal(sealer: FrameSealer, pages: list[_Page]) -> None:
-    group: list[_Page] = []
+def _seal(sealer: FrameSealer, pages: list[Page]) -> None:
+    group: list[Page] = []
     size = 0
     for page in pages:
         if group and size + len(page.body) > INLINE_FRAME_TARGET:
@@ -166,7 +170,7 @@ def _seal(sealer: FrameSealer, pages: list[_Page]) -> None:
     _seal_group(sealer, group)
 
 
-def _seal_group(sealer: FrameSealer, group: list[_Page]) -> None:
+def _seal_group(sealer: FrameSealer, group: list[Page]) -> None:
     sealer.seal(
         b"".join([page.body for page in group]),
         b"".join([page.row.id for page in group]),
@@ -242,11 +246,20 @@ async def checkpoint_current(site: Site, source: str) -> BlobName | None:
         number, draft, info = found
         reader = StateReader(site.vault)
         for row in reversed(await reader.checkpoints(draft.source)):
-            if row.at_ms == draft.at_us // 1000:
-                root = await reader.read_checkpoint(row.name)
-                if root.at_us == draft.at_us and root.state == draft.state:
-                    return None
+            if row.at_ms == draft.at_us // 1000 and await _says(reader, row.name, draft):
+                return None
         return await write_checkpoint(site, draft, current_rows(connection, number, info))
+
+
+async def _says(reader: StateReader, name: BlobName, draft: CheckpointDraft) -> bool:
+    """Whether a checkpoint of the same millisecond is of the same state."""
+    try:
+        root = await reader.read_checkpoint(name)
+    except KeyRejected:  # a host that may not read: two states in one millisecond are none of its
+        return True
+    except OBJECT_FAULTS:
+        return False
+    return root.at_us == draft.at_us and root.state == draft.state
 
 
 def _current_draft(

@@ -15,6 +15,7 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 from streamd.catalog.objects import ObjectState
@@ -22,9 +23,11 @@ from streamd.errors import VaultDamaged
 from streamd.format.frame import FrameRow, Origin, SealedBatch, SealedFrame
 from streamd.format.keys import Role
 from streamd.maintenance.generations import Generations
+from streamd.maintenance.heal import read_bad_frames
 from streamd.maintenance.live import LiveSet
 from streamd.maintenance.recheck import find_cancelled
 from streamd.maintenance.site import Site
+from streamd.maintenance.verify_report import FrameId
 from streamd.model.ids import CHUNK_ID_SIZE
 from streamd.policy.collect_plan import Action, PackUse, plan_collection
 from streamd.storage.port import BlobName
@@ -114,6 +117,7 @@ class Collector:
         self._packs: list[Holder] = []  # packs that go
         self._moves: list[tuple[Holder, list[FrameRow]]] = []
         self._written: list[int] = []
+        self._bad: set[FrameId] = set()  # frames that a verification found damaged
         self.outcome = Outcome()
 
     def await_too(self, numbers: Iterable[int]) -> None:
@@ -163,8 +167,13 @@ class Collector:
         """Find out what each pack is needed for; what stays anyway answers first."""
         loop = asyncio.get_running_loop()
         candidates: list[Holder] = []
+        damaged: list[Holder] = []
+        self._bad = await self._site.catalog.read(read_bad_frames)
+        spoiled = {frame.name for frame in self._bad}
         async for holder in self._chunks.holders():
-            if holder.name in dropped:
+            if holder.name in spoiled and holder.name not in dropped:
+                damaged.append(holder)
+            elif holder.name in dropped:
                 self._dropped.append(holder)
             elif self._may_go(holder):
                 candidates.append(holder)
@@ -173,6 +182,11 @@ class Collector:
         for holder in candidates:
             rows = await loop.run_in_executor(None, self._claim, holder)
             self._decide(holder, rows)
+        for holder in damaged:  # what others have is not needed from these; the rest may be mended
+            rows = await loop.run_in_executor(None, self._claim, holder)
+            rows += await loop.run_in_executor(None, partial(self._claim, holder, bad=True))
+            if self._may_go(holder):
+                self._decide(holder, rows)
         for holder in self._dropped:
             rows = await loop.run_in_executor(None, self._claim, holder)
             if rows:
@@ -193,10 +207,15 @@ class Collector:
         known = self._known.get(holder.name)
         return 0 if known is None else known.number
 
-    def _claim(self, holder: Holder) -> list[FrameRow]:
-        """Return the frames of a holder that are needed from here."""
+    def _claim(self, holder: Holder, *, bad: bool = False) -> list[FrameRow]:
+        """Return the frames of a holder that are needed from here: the good ones, or the `bad`."""
         table, number = holder.frames.table, self._number(holder)
-        return [row for row in table.frames if self._live.claim(table.ids_of(row), number)]
+        return [
+            row
+            for row in table.frames
+            if (FrameId(holder.name, holder.role, row.first_chunk) in self._bad) is bad
+            and self._live.claim(table.ids_of(row), number)
+        ]
 
     def _decide(self, holder: Holder, rows: list[FrameRow]) -> None:
         frames = holder.frames.table.frames

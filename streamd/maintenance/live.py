@@ -7,7 +7,7 @@ Anything unreadable on the way ends the marking: then nothing may be deleted.
 
 import asyncio
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final
 
@@ -87,14 +87,25 @@ class LiveSet:
         if level > 1:
             self._defer(level - 1, ids)
 
-    async def mark_lists(self, chunks: ChunkReader) -> None:
-        """Follow the chunk lists that were met so far."""
+    async def mark_lists(
+        self, chunks: ChunkReader, on_damage: Callable[[VaultDamaged], None] | None = None
+    ) -> None:
+        """Follow the chunk lists that were met so far.
+
+        With `on_damage` it goes on without the pages that cannot be read, else VaultDamaged is
+        raised.
+        """
         loop = asyncio.get_running_loop()
         for level in range(chunklist.LEVELS_MAX, 0, -1):
             wanted = self._lists.pop(level, set())
-            async for pages in chunks.read_chunks(wanted, Role.META):
-                for body in pages.values():
-                    await loop.run_in_executor(None, self._add_list_page, level, body)
+            try:
+                async for pages in chunks.read_chunks(wanted, Role.META):
+                    for body in pages.values():
+                        await loop.run_in_executor(None, self._add_list_page, level, body)
+            except VaultDamaged as damage:
+                if on_damage is None:
+                    raise
+                on_damage(damage)
 
     async def mark_records(self, records: Sequence[Record]) -> None:
         """What these journal records refer to is needed."""

@@ -9,7 +9,7 @@
 Damage is reported twice: as objects, and as the paths and versions that cannot be had any more.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from functools import partial
 from itertools import pairwise
@@ -52,13 +52,15 @@ class Verifier:
         *,
         clock: Clock,
         known: Mapping[str, int] | None = None,
+        bad: Collection[FrameId] = (),
         seed: int = 0,
         draws: int | None = None,
     ) -> None:
         """Prepare to look.
 
-        `known` has the objects that this host remembers, if it does; `seed` and `draws` say which
-        frames, and how many of them, level sample reads.
+        `known` has the objects that this host remembers, if it does, and `bad` the frames that an
+        earlier look found damaged; `seed` and `draws` say which frames, and how many of them, level
+        sample reads.
         """
         self._vault = vault
         self._clock = clock
@@ -66,7 +68,8 @@ class Verifier:
         self._chunks = self._states.chunks
         self._seed = seed
         self._draws = sample_size() if draws is None else draws
-        self.report = VerifyReport(level)
+        self.report = VerifyReport(level, bad_frames=set(bad))
+        self._bad_before = {frame.name for frame in bad}
         self._listing = ListingCheck(vault, self.report, known)
 
     async def run(self) -> VerifyReport:
@@ -90,10 +93,9 @@ class Verifier:
             await self._verify_indexes()
             roots = await self._verify_checkpoints(live)
             await self._verify_replays(roots)
-            try:
-                await live.mark_lists(self._chunks)
-            except VaultDamaged as error:
-                self.report.found("chunk lists", str(error))
+            await live.mark_lists(
+                self._chunks, lambda error: self.report.found("chunk lists", str(error))
+            )
             content = ContentCheck(self._vault, self._chunks, self.report)
             if self.report.level is Level.SAMPLE:
                 self.report.seed = self._seed
@@ -103,6 +105,17 @@ class Verifier:
             await self._verify_closure(live)
         for damage in self._chunks.damage:
             self.report.found(damage.name, damage.what)
+        if not self.report.missing:
+            self._excuse_old_damage()
+
+    def _excuse_old_damage(self) -> None:
+        """What was found damaged before, and is not needed any more, waits for collection."""
+        old = [damage for damage in self.report.damage if damage.name in self._bad_before]
+        if old:
+            self.report.damage = [each for each in self.report.damage if each not in old]
+            self.report.notes += [
+                f"{damage.name}: {damage.what}; nothing needs it any more" for damage in old
+            ]
 
     async def _verify_journal(self, journal: JournalReader, live: LiveSet, hashes: _Marks) -> None:
         def note(damage: Damage) -> None:
@@ -157,6 +170,7 @@ class Verifier:
             self.report.checkpoint_count += 1
             try:
                 root = await self._states.read_checkpoint(row.name)
+                live.add(page.id for page in root.pages)
                 (await self._states.load_checkpoint(root, check=True)).close()
                 await live.mark_checkpoint(root, self._chunks)
             except OBJECT_FAULTS as error:

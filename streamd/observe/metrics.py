@@ -53,6 +53,7 @@ class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
         self._declare_data()
         self._declare_azure()
         self._declare_retention()
+        self._declare_verify()
         self._declare_process()
         self._adopt(_WatermarkCollector(self), _WATERMARK_INFOS)
 

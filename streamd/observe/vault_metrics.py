@@ -5,6 +5,7 @@ from typing import Final
 
 from streamd.observe.metric_set import LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
 from streamd.policy.circuit import CAUSES, STATES
+from streamd.policy.verify_schedule import LEVELS
 
 OPERATIONS: Final = ("put", "get", "head", "list", "delete", "container", "other")
 CODES: Final = (
@@ -107,6 +108,42 @@ class VaultMetrics(MetricSet):
         self.upload_limit_bytes_per_second.set(math.inf)
         self.upload_paused = self._gauge(
             "upload_paused", "1 while an operator lets nothing be sent to the container."
+        )
+
+    def _declare_verify(self) -> None:
+        level: dict[str, tuple[str, ...]] = {"level": LEVELS}
+        self.verify_last_success_timestamp_seconds = self._gauge(
+            "verify_last_success_timestamp_seconds",
+            "Unix time of the last verification of the level that found the vault sound.",
+            ("level",),
+            **level,
+        )
+        self.verify_damaged_objects = self._gauge(
+            "verify_damaged_objects",
+            "Objects that the last verification of the level found damaged or missing.",
+            ("level",),
+            **level,
+        )
+        self.verify_last_duration_seconds = self._gauge(
+            "verify_last_duration_seconds",
+            "Duration of the last verification of the level.",
+            ("level",),
+            **level,
+        )
+        self.verify_affected_versions = self._gauge(
+            "verify_affected_versions",
+            "Versions of files that the last verification found impossible to restore whole.",
+        )
+        self.verify_lost_chunks = self._gauge(
+            "verify_lost_chunks",
+            "Chunks that kept states need and that the last verification found nowhere.",
+        )
+        self.verify_healed_chunks_total = self._counter(
+            "verify_healed_chunks_total",
+            "Damaged chunks stored again from the local copy or the live files.",
+        )
+        self.verify_read_bytes_total = self._counter(
+            "verify_read_bytes_total", "Bytes of content read to verify them."
         )
 
     def _declare_retention(self) -> None:

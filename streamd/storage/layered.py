@@ -29,6 +29,11 @@ class LayeredBlobStore:
         self.local_bytes_read = 0
         self.remote_bytes_read = 0
 
+    @property
+    def remote(self) -> BlobStore:
+        """The vault of record."""
+        return self._remote
+
     async def put(self, name: BlobName, data: Bytes) -> None:
         """Create `name` in the local layer; see the port."""
         await self._local.put(name, data)

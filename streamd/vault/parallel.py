@@ -5,7 +5,10 @@ iterating half-way leaves nothing running.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from itertools import islice
 from typing import TypeVar
 
@@ -14,6 +17,7 @@ from streamd.errors import BlobNotFound, FormatUnsupported, VaultDamaged
 T = TypeVar("T")
 R = TypeVar("R")
 
+_POOL: ContextVar[Executor | None] = ContextVar("pool", default=None)
 OBJECT_FAULTS = (VaultDamaged, BlobNotFound, FormatUnsupported)  # of one object alone
 
 
@@ -48,13 +52,23 @@ def first_error(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     return first_error(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
+@contextmanager
+def in_this_pool(pool: Executor) -> Iterator[None]:
+    """Let this task, and those that it starts, use the threads of `pool` in `in_thread`."""
+    token = _POOL.set(pool)
+    try:
+        yield
+    finally:
+        _POOL.reset(token)
+
+
 async def in_thread(work: Callable[[], R]) -> R:
     """Return what `work` returns, run in a thread; outlive it even when cancelled.
 
     A thread cannot be cancelled: were we to return before it ends, the descriptors and databases
     that it uses would be closed under it.
     """
-    future = asyncio.get_running_loop().run_in_executor(None, work)
+    future = asyncio.get_running_loop().run_in_executor(_POOL.get(), work)
     cancelled: asyncio.CancelledError | None = None
     while not future.done():
         try:

@@ -87,6 +87,7 @@ def test_the_rows_the_operator_needs_are_there() -> None:
         "Backpressure and queues",
         "Uploads and Azure",
         "Retention",
+        "Verification",
         "Watching and completeness",
         "Process",
     ]

@@ -1,0 +1,225 @@
+"""Verification beside the capture: on a schedule and on request, at the lowest priority.
+
+It looks at the vault of record, not at the copy in front of it, and heals what it can. When each
+level last succeeded is in the catalog, so a restart does not begin anew.
+"""
+
+import asyncio
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final
+
+from streamd.catalog.db import get_int, put_value
+from streamd.config.model import Config, VerifyConfig
+from streamd.daemon.host import Host
+from streamd.effects import MICROSECONDS
+from streamd.errors import StreamdError, UsageInvalid
+from streamd.observe.logging import get_logger
+from streamd.policy.verify_schedule import LEVELS, due_level
+from streamd.vault.parallel import in_this_pool
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streamd.maintenance.verify_facts import VerifyFacts
+    from streamd.maintenance.verify_report import VerifyReport
+
+FIRST_LOOK_SECONDS: Final = 300.0  # after the start: let protection come first
+LOOK_SECONDS: Final = 60.0
+_THREADS: Final = 2
+_NICE: Final = 19
+_SEED_BYTES: Final = 4
+_LOG: Final = get_logger("verify")
+
+
+class Verification:
+    """Verifies the vault of one host. `lock` is that of all upkeep: one job at a time."""
+
+    def __init__(self, host: Host, config: Callable[[], Config], lock: asyncio.Lock) -> None:
+        self._host = host
+        self._config = config
+        self._lock = lock
+        self._tried_us: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Keep the schedule until cancelled."""
+        await self._show_last()
+        await asyncio.sleep(FIRST_LOOK_SECONDS)
+        while True:
+            level = await self._due()
+            if level is not None:
+                try:
+                    await self._verify(level, heal=self._config().verify.heal)
+                except StreamdError as error:
+                    _LOG.error("verify-failed", level=level, reason=error.code, what=str(error))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def request(self, args: dict[str, Any]) -> "VerifyFacts":
+        """Verify now; the answer to `verify` on the control socket."""
+        from streamd.maintenance.verify_facts import verify_facts
+
+        level = str(args.get("level", "structure"))
+        if level not in LEVELS:
+            raise UsageInvalid(f'there is no level "{level}"')
+        report = await self._verify(
+            level,
+            heal=bool(args.get("heal")),
+            seed=None if args.get("seed") is None else int(args["seed"]),
+            draws=None if not args.get("frames") else int(args["frames"]),
+        )
+        return verify_facts(report)
+
+    # -- schedule --------------------------------------------------------------------------------
+
+    async def _due(self) -> str | None:
+        host = self._host
+        succeeded = await host.catalog.read(read_successes)
+        last = {name: max(us, self._tried_us.get(name, 0)) for name, us in succeeded.items()}
+        can_read = host.vault.keys.host.private is not None
+        return due_level(
+            host.clock.now_us(),
+            last,
+            intervals_of(self._config().verify),
+            deepest="full" if can_read else "list",
+            checkpoint_us=await host.catalog.read(_newest_checkpoint_us),
+        )
+
+    async def _show_last(self) -> None:
+        gauge = self._host.meters.metrics.verify_last_success_timestamp_seconds
+        for level, at_us in (await self._host.catalog.read(read_successes)).items():
+            gauge.labels(level).set(at_us / MICROSECONDS)
+
+    # -- one look --------------------------------------------------------------------------------
+
+    async def _verify(
+        self, level: str, *, heal: bool, seed: int | None = None, draws: int | None = None
+    ) -> "VerifyReport":
+        from streamd.maintenance.verify_report import Level
+
+        host = self._host
+        wanted = Level(level)
+        started_us = host.clock.now_us()
+        async with self._lock:
+            for contained in wanted.contained:
+                self._tried_us[contained] = started_us
+            with _idle_threads() as pool, in_this_pool(pool):
+                report = await verify_host(
+                    host, wanted, heal=heal, seed=seed, draws=draws or self._config().verify.frames
+                )
+        await self._tell(report, started_us)
+        if host.uploader is not None:
+            host.uploader.wake()
+        return report
+
+    async def _tell(self, report: "VerifyReport", started_us: int) -> None:
+        metrics = self._host.meters.metrics
+        metrics.verify_last_duration_seconds.labels(report.level).set(report.seconds)
+        metrics.verify_read_bytes_total.inc(report.read_bytes)
+        metrics.verify_healed_chunks_total.inc(report.healed_count)
+        for level in report.level.contained:
+            metrics.verify_damaged_objects.labels(level).set(len(report.damage))
+            if report.is_sound:
+                await self._host.catalog.write(_write_success, level, started_us)
+                metrics.verify_last_success_timestamp_seconds.labels(level).set(
+                    started_us / MICROSECONDS
+                )
+        if report.level != LEVELS[0]:
+            metrics.verify_lost_chunks.set(report.missing_count)
+            metrics.verify_affected_versions.set(report.affected_count)
+        told = _LOG.info if report.is_sound else _LOG.error
+        told(
+            "verified" if report.is_sound else "vault-damaged",
+            level=str(report.level),
+            damaged=len(report.damage),
+            missing=report.missing_count,
+            affected=report.affected_count,
+            healed=report.healed_count,
+            seconds=round(report.seconds, 1),
+        )
+        for damage in report.damage[:20]:
+            _LOG.error("damaged", name=damage.name, what=damage.what)
+
+
+async def verify_host(
+    host: Host,
+    level: Any,
+    *,
+    heal: bool,
+    seed: int | None = None,
+    draws: int | None = None,
+) -> "VerifyReport":
+    """Verify the vault of record of an open host, and heal if asked to."""
+    from streamd.daemon.upkeep import site_of
+    from streamd.maintenance.heal import Healer, heal_all, read_bad_frames
+    from streamd.maintenance.verify import Verifier
+
+    record = host.stores.remote or host.stores.local
+    vault = replace(host.vault, store=record)
+    copies = [] if host.stores.remote is None else [host.stores.local]
+    drawn = int.from_bytes(host.entropy.token(_SEED_BYTES), "big") if seed is None else seed
+
+    async def look() -> "VerifyReport":
+        return await Verifier(
+            vault,
+            level,
+            clock=host.clock,
+            known=await host.catalog.read(known_sizes),
+            bad=await host.catalog.read(read_bad_frames),
+            seed=drawn,
+            draws=draws,
+        ).run()
+
+    report = await look()
+    if not heal or report.is_sound:
+        return report
+    site = site_of(host)
+    await site.finish_puts()
+    return await heal_all(lambda: Healer(site, record, copies), report, look)
+
+
+def intervals_of(config: VerifyConfig) -> Mapping[str, float]:
+    """Return how often each level is due, in seconds; 0 means never."""
+    return {
+        "list": config.list_seconds,
+        "structure": config.structure_seconds,
+        "sample": config.sample_seconds,
+        "full": config.full_seconds,
+    }
+
+
+def read_successes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return when each level last found the vault sound: µs, 0 for never."""
+    return {level: get_int(connection, f"verified:{level}") for level in LEVELS}
+
+
+def _write_success(connection: sqlite3.Connection, level: str, at_us: int) -> None:
+    put_value(connection, f"verified:{level}", at_us)
+
+
+def _newest_checkpoint_us(connection: sqlite3.Connection) -> int:
+    row = connection.execute("SELECT max(put_us) FROM object WHERE kind = 'C'").fetchone()
+    return int(row[0] or 0)
+
+
+def known_sizes(connection: sqlite3.Connection) -> dict[str, int]:
+    """Return the size of every object that this host remembers, by name."""
+    return dict(connection.execute("SELECT name, size FROM object"))
+
+
+@contextmanager
+def _idle_threads() -> "Iterator[ThreadPoolExecutor]":
+    """Lend threads that only get what nobody else wants of the processors."""
+    pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="verify", initializer=_be_idle)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _be_idle() -> None:
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,0 +1,32 @@
+"""Checkpoints in time: at least one a day, so that any state is a short replay away."""
+
+from collections.abc import Iterable
+from typing import Final
+
+from streamd.maintenance.checkpointing import checkpoint_current
+from streamd.maintenance.site import Site
+from streamd.vault.state_reader import StateReader
+
+DAY_US: Final = 86_400_000_000
+JOURNAL_BYTES: Final = 64 * 1024 * 1024  # a record takes about 70 bytes: some million of them
+
+
+async def checkpoint_due(site: Site, sources: Iterable[str]) -> int:
+    """Write a checkpoint of each source whose last one is a day or 64 MiB of journal behind.
+
+    Returns how many were written. Needs no private key.
+    """
+    reader, written = StateReader(site.vault), 0
+    heads = await reader.heads()
+    for name in sources:
+        source = reader.source_id(name)
+        rows = await reader.checkpoints(source)
+        last_us = rows[-1].at_ms * 1000 + 999 if rows else 0
+        behind = [head for head in heads if head.end_us > last_us and source in head.sources]
+        if not behind:
+            continue
+        size = sum(head.size_bytes for head in behind)
+        is_old = site.clock.now_us() - behind[0].start_us >= DAY_US
+        if (size >= JOURNAL_BYTES or is_old) and await checkpoint_current(site, name):
+            written += 1
+    return written
