@@ -41,6 +41,7 @@ INTAKE_ITEMS_MAX: Final = 16
 COMMIT_BATCHES_MAX: Final = 64
 COMMIT_INTENTS_MAX: Final = 8192
 INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes into a pack
+SEALING_MAX: Final = 2  # pieces of one large file that are sealed at a time
 LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
 _ENTRY_COST: Final = 2048  # bytes of memory that one entry in flight is reckoned to take
 
@@ -170,7 +171,8 @@ class Pipeline:
                 await self._carry(job)
 
     async def _carry(self, job: Job) -> None:
-        expected = min(job.finding.expected_bytes, 2 * BATCH_BYTES_MAX)
+        pieces_max = SEALING_MAX + 2 if job.finding.is_large else 2
+        expected = min(job.finding.expected_bytes, pieces_max * BATCH_BYTES_MAX)
         cost = expected + _ENTRY_COST * len(job.finding.found)
         await self.budget.take(cost, live=job.lane[1] == LIVE)
         job.held_bytes = cost
@@ -234,7 +236,7 @@ class Pipeline:
         return batch.results
 
     async def _large(self, job: Job) -> Parked:
-        """Carry one large file, piece by piece: its memory is bounded by the piece."""
+        """Carry one large file, piece by piece: one is read while the ones before are sealed."""
         (entry,) = job.finding.found
         loop, threads = asyncio.get_running_loop(), job.stream.slow or self._threads
         parked = Parked(job, begin(job), [])
@@ -242,16 +244,24 @@ class Pipeline:
         request = ReadRequest(entry.path, entry.stat)
         large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
         pieces: list[Piece] = []
+        room = asyncio.Semaphore(SEALING_MAX)  # the memory of a large file: so many pieces and one
         try:
-            while True:
-                started = loop.time()
-                part = await loop.run_in_executor(threads, large.next)
-                if part is None:
-                    break
-                size = sum(piece.size for piece in part[1])
-                self._observer.step("read", loop.time() - started, size, size)
-                pieces.extend(part[1])
-                await self._seal(parked, part[0], part[1], size)
+            async with asyncio.TaskGroup() as sealing:
+                while True:
+                    started = loop.time()
+                    part = await loop.run_in_executor(threads, large.next)
+                    if part is None:
+                        break
+                    arena, found = part
+                    size = sum(piece.size for piece in found)
+                    self._observer.step("read", loop.time() - started, size, size)
+                    pieces.extend(found)
+                    await room.acquire()
+                    done = sealing.create_task(
+                        self._seal(parked, arena, found, size), name=f"seal.{job.sequence}"
+                    )
+                    done.add_done_callback(lambda _: room.release())
+                    del part, arena  # its memory is free when it is sealed
             result = await loop.run_in_executor(threads, large.finish)
         finally:
             large.close()

@@ -26,6 +26,7 @@ from streamd.sources.filesystem.scope import TreeScope, split
 from streamd.sources.filesystem.sqlite import SqliteCopier, SqliteFailed
 from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
 
+_BUFFERS_MAX: Final = 4
 _PIECES_MAX: Final = 4096  # of one arena, so that shredded files do not fill the memory
 
 
@@ -54,7 +55,7 @@ class LargeFile:
         self._is_closed = False
         self._dir_fd = -1  # open as long as the file is
         self._live = -1  # the file itself; `_fd` is what is read: it, a clone or a copy of it
-        self._buffer = bytearray()
+        self._buffers: list[bytearray] = []  # used in turn, as whoever seals lets go of them
         self._tail = b""  # data of a chunk that is not finished yet
         self._extents: Iterator[Extent] = iter(())
         self._extent = Extent(0, 0, hole=False)
@@ -206,9 +207,12 @@ class LargeFile:
 
     def _take_buffer(self) -> memoryview:
         size = max(self._size_max, len(self._tail) + 1)
-        if len(self._buffer) != size or not is_unused(self._buffer):
-            self._buffer = new_buffer(size)
-        return memoryview(self._buffer)
+        for buffer in self._buffers:
+            if len(buffer) == size and is_unused(buffer):
+                return memoryview(buffer)
+        buffer = new_buffer(size)
+        self._buffers = [*self._buffers[1 - _BUFFERS_MAX :], buffer]
+        return memoryview(buffer)
 
     def finish(self) -> ReadResult:
         """Say how it went, without pieces, and close."""
