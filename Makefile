@@ -9,7 +9,7 @@ SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench docs sim integration system clean
+.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -42,8 +42,13 @@ test: setup                        ## everything, with the services that it need
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
 	sh scripts/run_demo.sh $(DIR)
 
-bench: setup                       ## how fast, beside other tools
-	$(BIN)/python -m bench
+bench: setup                       ## how fast, beside other tools; ARGS=--quick for 3 minutes
+	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m bench $(ARGS)
+
+bench-regress: setup               ## fails when a ratio is more than 15 % worse than the baseline
+	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m bench --quick --rounds 3 --only SMALL --against bench/baseline.json
 
 docs: setup                        ## regenerate the generated pages; CI fails if they differ
 	$(BIN)/python scripts/generate_docs.py

@@ -1,11 +1,13 @@
 """The benchmark: the same work by every tool on the same data, in turn, and a table of ratios.
 
     python -m bench --quick
-    python -m bench --only SMALL --rounds 3 --json bench/out/result.json
+    python -m bench --only SMALL --rounds 3
+    python -m bench --quick --against bench/baseline.json
 
 Works, per dataset: `first` capture, `unchanged` capture, `changed` capture (see bench.datasets),
-`restore` of everything to memory (tmpfs), `prune` of all states but the newest. The tools take
-turns within each work, and the order rotates from round to round. Data is read from a warm cache.
+`restore` of everything to memory (tmpfs), `prune` of all states but the newest, and of streamd alone
+`help` and `status`, how long its commands take to answer. The tools take turns within each work, and
+the order rotates from round to round. Data is read from a warm cache.
 """
 
 import argparse
@@ -15,42 +17,63 @@ import platform
 import shutil
 import sys
 import tempfile
+import time
 from dataclasses import asdict
 from pathlib import Path
 
-from bench import datasets
+from bench import datasets, plot, startup
 from bench.datasets import Dataset
 from bench.measure import Cost, warm
 from bench.peers import Tool, available
-from bench.table import Row, Sample, missed, render, rows
+from bench.table import Row, Sample, missed, regressions, render, rows
 
 DATASETS = ("SMALL", "MIXED", "BIG")
 WORKS = ("first", "unchanged", "changed", "restore", "prune")
+NEEDED = {"first", "changed"}  # also when only a later work is asked for
+# what has a goal; --all does the rest too
+DEFAULT_WORKS = {
+    "SMALL": WORKS,
+    "MIXED": ("first", "restore"),
+    "BIG": ("first", "changed", "restore"),
+}
 OUT = Path(__file__).parent / "out"
 
 
 def main() -> int:
-    """Measure, print, write; return 1 when --strict and a goal is missed."""
+    """Measure, print, write; return 1 when --strict and a goal is missed, or something is slower."""
     options = _options()
     only = [word.upper() for word in options.only]
     names = [name for name in DATASETS if name in only] or list(DATASETS)
-    works = [work for work in WORKS if work.upper() in only] or list(WORKS)
+    asked = [work for work in WORKS if work.upper() in only]
     kinds = list(available(options.tool))
     versions = {kind.name: kind.version() for kind in kinds}
     print(f"tools: {', '.join(versions.values()) or 'none'}", file=sys.stderr)
     samples: list[Sample] = []
+    began = time.monotonic()
     for name in names:
+        works = asked or (WORKS if options.all else DEFAULT_WORKS[name])
+        data = datasets.make(name, options.data, quick=options.quick)
+        datasets.lie_still(data.path)
         for number in range(options.rounds or (1 if options.quick else 3)):
-            data = datasets.make(name, options.data, quick=options.quick)
-            samples += _round(data, kinds, number, works, options.data / "repositories")
+            samples += _round(data, kinds, number, list(works), options.data / "repositories")
             print(render(rows(s for s in samples if s.dataset == name)), file=sys.stderr)
     result = rows(samples)
+    print(
+        f"{', '.join(versions.values())}; {os.cpu_count()} processors, Linux {platform.release()},"
+    )
+    print(f"Python {platform.python_version()}; {time.monotonic() - began:.0f} s in all\n")
     print(render(result))
-    lines = missed(result)
+    answers = startup.measure(options.data / "startup") if not options.only else []
+    print("".join(f"\n`streamd {one.command}`: {one.seconds:.2f} s" for one in answers))
+    lines = missed(result) + startup.missed(answers)
     print("".join(f"\ngoal missed: {line}" for line in lines))
-    if options.json:
-        _write(options.json, versions, result, samples)
-    return 1 if options.strict and lines else 0
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    _write(options.json, versions, result, samples)
+    options.json.with_suffix(".svg").write_text(plot.bars(result))
+    print(f"\nwritten: {options.json} and {options.json.with_suffix('.svg')}")
+    slower = regressions(result, json.loads(options.against.read_text())) if options.against else []
+    print("".join(f"\nslower: {line}" for line in slower))
+    return 1 if slower or (options.strict and lines) else 0
 
 
 def _round(
@@ -64,12 +87,16 @@ def _round(
     warm(data.path)
     samples: list[Sample] = []
     last = max(WORKS.index(work) for work in works)
-    for work in WORKS[: last + 1]:
-        if work == "changed":
-            data.change(data.path)
-        # a work not asked for is done all the same when a later one needs it
-        if work in works or work in {"first", "changed"}:
+    needed = NEEDED if "prune" in works else {"first"}
+    try:
+        for work in WORKS[: last + 1]:
+            if work not in works and work not in needed:
+                continue
+            if work == "changed":
+                data.change(data.path)
             samples += [_sample(tool, data, work, number) for tool in tools]
+    finally:
+        data.undo(data.path)
     shutil.rmtree(folder, ignore_errors=True)
     return [sample for sample in samples if sample.work in works]
 
@@ -98,7 +125,6 @@ def _do(tool: Tool, data: Dataset, work: str) -> Cost:
 
 
 def _write(path: Path, versions: dict[str, str], result: list[Row], samples: list[Sample]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     body = {
         "host": {"cpus": os.cpu_count(), "kernel": platform.release(), "python": sys.version},
         "versions": versions,
@@ -117,7 +143,19 @@ def _options() -> argparse.Namespace:
         help=f"a dataset ({', '.join(DATASETS)}) or a work ({', '.join(WORKS)}); repeatable",
     )  # fmt: skip
     parser.add_argument("--tool", action="append", default=[], help="repeatable; default all")
-    parser.add_argument("--json", type=Path, help="write everything measured to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default=OUT / "result.json",
+        help="everything measured goes into this file, and a plot beside it",
+    )
+    parser.add_argument("--all", action="store_true", help="every work, with a goal or without")
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FILE",
+        help="exit 1 when a ratio is more than 15 %% worse than in this earlier result",
+    )
     parser.add_argument("--data", type=Path, default=OUT, help="where data and repositories go")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")
     return parser.parse_args()

@@ -5,17 +5,18 @@
     BIG    one file of 4 GiB, 1 MiB of noise and 1 MiB of words in turn (quick: 512 MiB)
 
 Each comes with its change: 1 % of SMALL's files rewritten, a small tree copied into MIXED, 1 MiB
-inserted in the middle of BIG.
+inserted in the middle of BIG; and with the way back, so that every round begins with the same data,
+which has lain still for a while, as data does that is backed up for the first time.
 """
 
 import json
 import os
 import random
 import shutil
-import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 
 MIB = 1 << 20
@@ -30,6 +31,8 @@ REAL_TREES = (
     "/root",
 )
 WORD_COUNT = 4096
+STILL_SECONDS = 65
+ADDED = ("added", "added-too")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,24 +44,34 @@ class Dataset:
     files: int
     size_bytes: int
     change: Callable[[Path], int]  # changes the tree; returns bytes written
+    undo: Callable[[Path], None]
 
 
 def make(name: str, folder: Path, *, quick: bool) -> Dataset:
-    """Return a fresh copy of the dataset called `name`; the original below `folder` is kept."""
-    original = folder / f"{name.lower()}-{'quick' if quick else 'full'}"
-    mark = folder / f"{original.name}.json"
+    """Return the dataset called `name` below `folder`, made if it is not there yet."""
+    path = folder / f"{name.lower()}-{'quick' if quick else 'full'}"
+    mark = folder / f"{path.name}.json"
     if not mark.exists():
-        shutil.rmtree(original, ignore_errors=True)
-        original.mkdir(parents=True)
-        _MAKERS[name](original, quick)
-        files, size = measure(original)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        _MAKERS[name](path, quick)
+        files, size = measure(path)
         mark.write_text(json.dumps({"files": files, "bytes": size}))
     facts = json.loads(mark.read_text())
-    path = folder / "data" / name.lower()
-    shutil.rmtree(path, ignore_errors=True)
-    path.parent.mkdir(exist_ok=True)
-    subprocess.run(["cp", "-a", str(original), str(path)], check=True)
-    return Dataset(name, path, facts["files"], facts["bytes"], _CHANGES[name])
+    data = Dataset(name, path, facts["files"], facts["bytes"], *_CHANGES[name])
+    data.undo(path)  # of a run that was interrupted
+    return data
+
+
+def lie_still(path: Path) -> None:
+    """Wait until nothing in the tree has changed for a while; report it when that takes long."""
+    newest = max(os.lstat(each).st_ctime for each in (path, *path.iterdir()))
+    for folder, _, names in os.walk(path):
+        newest = max([newest, *(os.lstat(os.path.join(folder, name)).st_ctime for name in names)])
+    rest = newest + STILL_SECONDS - time.time()
+    if rest > 0:
+        print(f"waiting {rest:.0f} s for the data to lie still", file=sys.stderr)
+        time.sleep(rest)
 
 
 def measure(path: Path) -> tuple[int, int]:
@@ -81,13 +94,33 @@ def _small(path: Path, quick: bool) -> None:
 
 
 def _small_change(path: Path) -> int:
+    """Rewrite 1 % of the files; the old ones wait beside the tree."""
     rng = random.Random(2)
     words = Words(rng)
     files = sorted(path.rglob("*.txt"))
-    written = 0
+    kept, written = _kept(path), 0
     for file in rng.sample(files, len(files) // 100):
+        to = kept / file.relative_to(path)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        file.rename(to)
         written += file.write_bytes(words.text(rng.randrange(1 << 10, 16 << 10)))
     return written
+
+
+def _kept(path: Path) -> Path:
+    return path.parent / f"{path.name}.kept"
+
+
+def _put_back(path: Path) -> None:
+    kept = _kept(path)
+    for file in [each for each in kept.rglob("*") if each.is_file()]:
+        file.replace(path / file.relative_to(kept))
+    shutil.rmtree(kept, ignore_errors=True)
+
+
+def _remove_added(path: Path) -> None:
+    for copy in ADDED:
+        shutil.rmtree(path / copy, ignore_errors=True)
 
 
 class Words:
@@ -96,23 +129,27 @@ class Words:
     def __init__(self, rng: random.Random) -> None:
         letters = "etaoinshrdlucmfwypvbgkjqxz"
         self._rng = rng
-        self._words = [
+        words = [
             "".join(rng.choices(letters, range(26, 0, -1), k=rng.randrange(2, 11)))
             + ("\n" if number % 16 == 15 else " ")
             for number in range(WORD_COUNT)
         ]
-        weights = (1 / (rank + 1) for rank in range(WORD_COUNT))
-        self._cumulative = list(accumulate(weights))
+        # Two random bytes choose a word: one slot in 65,536 for each share of its frequency.
+        total = sum(1 / (rank + 1) for rank in range(WORD_COUNT))
+        slots: list[bytes] = []
+        for rank, word in enumerate(words):
+            slots += [word.encode()] * max(round(65536 / ((rank + 1) * total)), 1)
+        rng.shuffle(slots)
+        self._slots = (slots + slots)[:65536]
 
     def text(self, size: int) -> bytes:
         """Return the next `size` bytes; no two calls return the same."""
         parts, length = [], 0
         while length < size:
-            wanted = (size - length) // 4 + 8
-            part = "".join(self._rng.choices(self._words, cum_weights=self._cumulative, k=wanted))
-            parts.append(part)
-            length += len(part)
-        return "".join(parts).encode()[:size]
+            drawn = memoryview(self._rng.randbytes((size - length) // 4 * 2 + 32)).cast("H")
+            parts.append(b"".join(map(self._slots.__getitem__, drawn)))
+            length += len(parts[-1])
+        return b"".join(parts)[:size]
 
 
 def _mixed(path: Path, quick: bool) -> None:
@@ -147,7 +184,7 @@ def _real_files() -> Iterator[Path]:
 
 def _mixed_change(path: Path) -> int:
     written = 0
-    for copy in ("added", "added-too"):
+    for copy in ADDED:
         for file in sorted(path.rglob("*.py"))[:400]:
             if not file.is_symlink():
                 to = path / copy / file.relative_to(path)
@@ -168,13 +205,14 @@ def _big(path: Path, quick: bool) -> None:
 
 def _big_change(path: Path) -> int:
     """Insert 1 MiB in the middle, as a copy and a rename do."""
-    big, new = path / "big", path / "big.new"
-    half = big.stat().st_size // 2
-    with big.open("rb") as source, new.open("wb") as target:
+    big, kept = path / "big", _kept(path)
+    kept.mkdir(exist_ok=True)
+    big.rename(kept / "big")
+    half = (kept / "big").stat().st_size // 2
+    with (kept / "big").open("rb") as source, big.open("wb") as target:
         _copy(source, target, half)
         target.write(random.Random(4).randbytes(MIB))
         shutil.copyfileobj(source, target, 8 * MIB)
-    new.replace(big)
     return MIB
 
 
@@ -186,4 +224,8 @@ def _copy(source, target, size: int) -> None:
 
 
 _MAKERS = {"SMALL": _small, "MIXED": _mixed, "BIG": _big}
-_CHANGES = {"SMALL": _small_change, "MIXED": _mixed_change, "BIG": _big_change}
+_CHANGES = {
+    "SMALL": (_small_change, _put_back),
+    "MIXED": (_mixed_change, _remove_added),
+    "BIG": (_big_change, _put_back),
+}

@@ -15,6 +15,8 @@ from bench.datasets import measure
 from bench.measure import Cost, run
 
 CHECKOUT = Path(__file__).parents[1]
+INSTALLED = CHECKOUT / ".tools" / "peers" / "bin"  # by scripts/install_bench_peers.sh
+os.environ["PATH"] = f"{INSTALLED}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 class Tool:

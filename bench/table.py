@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 OURS = "streamd"
 
@@ -18,8 +19,6 @@ GOALS: dict[tuple[str, str], tuple[float | None, float | None, float | None]] = 
     ("MIXED", "restore"): (1 / 2, None, None),
     ("BIG", "restore"): (1 / 2, None, None),
     ("SMALL", "prune"): (1 / 2, None, None),
-    ("MIXED", "prune"): (1 / 2, None, None),
-    ("BIG", "prune"): (1 / 2, None, None),
 }
 PEAK_MIB = 300
 
@@ -114,6 +113,33 @@ def missed(all_rows: list[Row]) -> list[str]:
                     f"{row.dataset} {row.work} {fact}: {share:.2f} of the best peer, goal {goal:.2f}"
                 )
     return lines
+
+
+WORSE_MAX = 1.15
+NOISE_SECONDS = 0.1  # of a row that is over at once, a ratio says nothing
+
+
+def regressions(all_rows: list[Row], baseline: dict[str, Any]) -> list[str]:
+    """Return one line for each of our ratios that is more than 15 % worse than in `baseline`."""
+    before = [Row(**row) for row in baseline["rows"]]
+    lines = []
+    for row in all_rows:
+        for fact in ("wall_seconds", "cpu_seconds", "stored_mb"):
+            now = ratio(row, all_rows, fact)
+            same = (r for r in before if (r.dataset, r.work, r.tool) == key_of(row))
+            then = next((ratio(r, before, fact) for r in same), None)
+            if now is None or then is None or now <= then * WORSE_MAX:
+                continue
+            if fact == "stored_mb" or getattr(row, fact) * (1 - then / now) > NOISE_SECONDS:
+                lines.append(
+                    f"{row.dataset} {row.work} {fact}: {now:.2f} of the best peer, was {then:.2f}"
+                )
+    return lines
+
+
+def key_of(row: Row) -> tuple[str, str, str]:
+    """Return what a row is about."""
+    return row.dataset, row.work, row.tool
 
 
 def _ratio(share: float | None, goal: float | None) -> str:
