@@ -18,6 +18,7 @@ from streamd.pipeline.comparing import DIFFERENCES_MAX, Comparison, Difference
 from streamd.sources.port import Source
 
 PROCESS_ENTRIES_MIN: Final = 20_000  # below, a process costs more than it spares
+ALONE_ENTRIES_MIN: Final = 400_000  # the same where this process has nothing else to do
 SECOND_ENTRIES_MIN: Final = 200_000  # from here on two share the work
 # The worker is the same streamd, however this one was found.
 _PACKAGE_FOLDER: Final = os.path.dirname(os.path.dirname(os.path.abspath(streamd.__file__)))
@@ -61,9 +62,15 @@ class Comparer:
         self._threads = threads
         self._describe = describe
 
-    async def run(self, scopes: Sequence[bytes], *, size: int, is_gentle: bool) -> Result:
-        """Compare everything at and below `scopes`; `size` is about how many entries there are."""
-        if self._describe is not None and size >= PROCESS_ENTRIES_MIN:
+    async def run(
+        self, scopes: Sequence[bytes], *, size: int, is_gentle: bool, is_alone: bool = False
+    ) -> Result:
+        """Compare everything at and below `scopes`; `size` is about how many entries there are.
+
+        `is_alone`: nothing else is to be done here meanwhile.
+        """
+        least = ALONE_ENTRIES_MIN if is_alone else PROCESS_ENTRIES_MIN
+        if self._describe is not None and size >= least:
             parts = 2 if size >= SECOND_ENTRIES_MIN and (os.cpu_count() or 1) > 1 else 1
             task = self._describe(scopes, is_gentle)
             try:

@@ -58,7 +58,10 @@ class Narrower:
         try:
             await self._add_open(announced)
             result = await self._comparer.run(
-                [place.path for place in places], size=size, is_gentle=reason == "periodic"
+                [place.path for place in places],
+                size=size,
+                is_gentle=reason == "periodic",
+                is_alone=not self._progress.is_watching,
             )
             self._progress.entries_scanned += result.entry_count
             if result.is_too_much:
