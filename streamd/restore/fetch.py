@@ -226,9 +226,11 @@ class Fetch:
                 faults.append((row, str(plain)))
                 continue
             wanted = job.wanted[row.first_chunk]
-            for number, pieces in self._pieces(job.read.holder, row, plain, wanted).items():
+            found = self._pieces(job.read.holder, row, plain, wanted)
+            size += sum(len(piece) for pieces in found.values() for _, piece in pieces)
+            files += self._write_ordinary(target, found)
+            for number, pieces in found.items():
                 files += self._write_pieces(target, number, pieces)
-                size += sum(len(piece) for _, piece in pieces)
         return _Done(faults, files, size)
 
     def _read_local(self, job: ReadJob) -> bytes:
@@ -259,6 +261,35 @@ class Fetch:
             for number, offset in self._wants[chunk]:
                 found.setdefault(number, []).append((offset, piece))
         return found
+
+    def _write_ordinary(
+        self, target: Target, found: dict[int, list[tuple[int, memoryview]]]
+    ) -> int:
+        """Write the small whole files among `found`, a directory at a time, and take them out."""
+        together: dict[int, list[int]] = {}
+        for number, pieces in found.items():
+            file = self._files[number]
+            is_whole = len(pieces) == self._pending[number] == 1
+            if (
+                is_whole
+                and self._state[number] == _NEW
+                and len(pieces[0][1]) == file.version.size
+                and target.is_ordinary(file)
+            ):
+                together.setdefault(file.directory, []).append(number)
+        count = 0
+        for directory, numbers in together.items():
+            some = [(self._files[number], found[number][0][1]) for number in numbers]
+            try:
+                written = target.write_ordinary(directory, some)
+            except (OSError, OverflowError):
+                continue  # its directory cannot be opened, or nonsense: each file says so
+            for number, is_done in zip(numbers, written, strict=True):
+                if is_done:
+                    self._state[number] = _DONE
+                    del found[number]
+                    count += 1
+        return count
 
     def _write_pieces(
         self, target: Target, number: int, pieces: list[tuple[int, memoryview]]

@@ -18,6 +18,7 @@ from typing import Final
 from streamd.errors import DiskFull
 from streamd.model.entry import EntryType, FileVersion
 from streamd.restore.plan import TEMPORARY_PREFIX, PlannedFile, PlannedLink, RestorePlan
+from streamd.sources.filesystem import bulk
 
 _DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -172,6 +173,32 @@ class Target:
         finally:
             os.close(handle)
         self._publish(name, file, parent)
+
+    def write_ordinary(
+        self, directory: int, files: Sequence[tuple[PlannedFile, memoryview]]
+    ) -> list[bool]:
+        """Write whole files of one directory in one go; say which are done.
+
+        Of the others nothing is there: write them singly, and see why it cannot be. OSError.
+        """
+        assert bulk.write_files is not None
+        writing = []
+        for file, data in files:
+            version = file.version
+            uid = version.uid if self._privileged else -1
+            owner = (uid, version.gid, version.mode, version.mtime_ns)
+            writing.append((temporary_name(file), file.name, data, *owner))
+        return bulk.write_files(self.directory(directory), writing)
+
+    def is_ordinary(self, file: PlannedFile) -> bool:
+        """Say whether `write_ordinary` can write this: nothing to replace, and nothing special."""
+        version = file.version
+        return (
+            bulk.write_files is not None
+            and not file.replaces
+            and not version.xattrs
+            and (self._privileged or (version.uid, version.gid) == (os.geteuid(), os.getegid()))
+        )
 
     def begin(self, file: PlannedFile) -> None:
         """Create the temporary file of a file that is written in several steps. OSError."""

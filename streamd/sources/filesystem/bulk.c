@@ -1,5 +1,5 @@
-/* Many small files in one call: what reading.py and listing.py do for the ordinary case, without the
- * interpreter lock. Everything that is not ordinary (changed lately, sparse, with attributes, grown,
+/* Many small files in one call: what reading.py, listing.py and restore/target.py do for the ordinary
+ * case, without the interpreter lock. Everything that is not ordinary (changed lately, sparse, with attributes, grown,
  * replaced, unreadable) is left to the Python code, which stays the definition of what is right.
  *
  * Built when there is a compiler; without it the Python code does everything. tests/unit and
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -333,6 +334,95 @@ out:
     return result;
 }
 
+/* -- writing ------------------------------------------------------------------------------------ */
+
+typedef struct {
+    const char *temporary, *name;
+    Py_buffer data;
+    int held; /* whether `data` is to be given back */
+    int done; /* 0: left to the Python code, and nothing of it is there */
+    long long uid, gid, mode, mtime_ns;
+} Writing;
+
+static int write_fully(int fd, const char *from, Py_ssize_t size) {
+    while (size > 0) {
+        ssize_t count = write(fd, from, (size_t)size);
+        if (count <= 0) return -1;
+        from += count;
+        size -= count;
+    }
+    return 0;
+}
+
+/* Owner first: changing it clears mode bits. Times last. A name that is taken stays as it is. */
+static int write_one(int dir_fd, const Writing *file) {
+    long long seconds = file->mtime_ns / NANOSECONDS, rest = file->mtime_ns % NANOSECONDS;
+    int fd, bad;
+    if (rest < 0) {
+        rest += NANOSECONDS;
+        seconds--;
+    }
+    struct timespec times[2] = {{seconds, rest}, {seconds, rest}};
+    fd = openat(dir_fd, file->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0) return 0;
+    bad = write_fully(fd, file->data.buf, file->data.len) ||
+          (file->uid >= 0 && fchown(fd, (uid_t)file->uid, (gid_t)file->gid)) ||
+          fchmod(fd, (mode_t)file->mode) || futimens(fd, times);
+    if (close(fd)) bad = 1;
+    if (!bad)
+        bad = renameat2(dir_fd, file->temporary, dir_fd, file->name, RENAME_NOREPLACE);
+    if (bad) unlinkat(dir_fd, file->temporary, 0);
+    return !bad;
+}
+
+PyDoc_STRVAR(write_files_doc,
+             "write_files(dir_fd, files)\n--\n\n"
+             "Create files in an open directory, each (temporary name, name, data, uid, gid, mode,\n"
+             "mtime in ns); uid -1 leaves the owner as it is.\n\n"
+             "Returns for each whether it is there; of one that is not, nothing is left.");
+
+static PyObject *write_files(PyObject *self, PyObject *args) {
+    int dir_fd;
+    PyObject *list, *result = NULL;
+    Py_ssize_t count, taken = 0;
+    Writing *files;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!", &dir_fd, &PyList_Type, &list)) return NULL;
+    count = PyList_GET_SIZE(list);
+    files = PyMem_Calloc((size_t)count + 1, sizeof *files);
+    if (!files) return PyErr_NoMemory();
+    for (; taken < count; taken++) {
+        Writing *file = &files[taken];
+        PyObject *temporary, *name;
+        char *text;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, taken), "SSy*LLLL", &temporary, &name,
+                              &file->data, &file->uid, &file->gid, &file->mode, &file->mtime_ns))
+            goto out;
+        file->held = 1;
+        if (PyBytes_AsStringAndSize(temporary, &text, NULL)) {
+            taken++;
+            goto out;
+        }
+        file->temporary = text;
+        if (PyBytes_AsStringAndSize(name, &text, NULL)) {
+            taken++;
+            goto out;
+        }
+        file->name = text;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++) files[i].done = write_one(dir_fd, &files[i]);
+    Py_END_ALLOW_THREADS
+    result = PyList_New(count);
+    for (Py_ssize_t i = 0; result && i < count; i++)
+        PyList_SET_ITEM(result, i, PyBool_FromLong(files[i].done));
+out:
+    for (Py_ssize_t i = 0; i < taken; i++)
+        if (files[i].held) PyBuffer_Release(&files[i].data);
+    PyMem_Free(files);
+    return result;
+}
+
 PyDoc_STRVAR(set_types_doc, "set_types(types)\n--\n\nSay which EntryType each st_mode >> 12 is.");
 
 static PyObject *set_types(PyObject *self, PyObject *args) {
@@ -349,6 +439,7 @@ static PyObject *set_types(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
+    {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"set_types", set_types, METH_VARARGS, set_types_doc},
     {NULL, NULL, 0, NULL},
 };

@@ -21,20 +21,25 @@ StatEntries = Callable[
     tuple[dict[bytes, HostStat], dict[bytes, int]],
 ]
 
+WriteFiles = Callable[[int, list[tuple[bytes, bytes, memoryview, int, int, int, int]]], list[bool]]
 
-def _load() -> tuple[ReadFiles | None, StatEntries | None]:
+
+def _load() -> tuple[ReadFiles | None, StatEntries | None, WriteFiles | None]:
     if os.environ.get("STREAMD_NO_BULK"):
-        return None, None
+        return None, None, None
     try:
         from streamd.sources.filesystem import _bulk
     except ImportError:  # not built: there was no compiler
-        return None, None
+        return None, None, None
     from streamd.sources.filesystem.kinds import TYPES
 
+    if not hasattr(_bulk, "write_files"):  # built from an older bulk.c
+        return None, None, None
     _bulk.set_types(TYPES)
-    return _bulk.read_files, _bulk.stat_entries
+    return _bulk.read_files, _bulk.stat_entries, _bulk.write_files
 
 
 _LOADED: Final = _load()
 read_files: ReadFiles | None = _LOADED[0]
 stat_entries: StatEntries | None = _LOADED[1]
+write_files: WriteFiles | None = _LOADED[2]

@@ -167,3 +167,53 @@ def test_a_vanished_file_has_its_outcome(many):
     batch = source.read(requests)
     assert [result.outcome for result in batch.results] == [Outcome.VANISHED, Outcome.OK]
     assert bytes(batch.arena) == (many.root / "file-6").read_bytes()
+
+
+def test_files_are_written_whole_with_what_describes_them(tmp_path):
+    (tmp_path / "taken").write_bytes(b"somebody else's")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    data = memoryview(b"content")
+    try:
+        done = bulk.write_files(
+            fd,
+            [
+                (
+                    b".one",
+                    b"one",
+                    data,
+                    os.getuid(),
+                    os.getgid(),
+                    0o4750,
+                    1_700_000_000_000_000_001,
+                ),
+                (b".two", b"taken", data, -1, 0, 0o600, 0),
+                (b".three", b"gone/three", data, -1, 0, 0o600, 0),
+                (b".four", b"four", data[:0], -1, 0, 0o640, -1),
+            ],
+        )
+    finally:
+        os.close(fd)
+    assert done == [True, False, False, True]
+    assert sorted(os.listdir(tmp_path)) == ["four", "one", "taken"]
+    status = (tmp_path / "one").stat()
+    assert (status.st_mode & 0o7777, status.st_mtime_ns) == (0o4750, 1_700_000_000_000_000_001)
+    assert (tmp_path / "one").read_bytes() == b"content"
+    assert (tmp_path / "taken").read_bytes() == b"somebody else's"
+    assert (tmp_path / "four").stat().st_mtime_ns == -1
+
+
+def test_what_cannot_be_written_leaves_the_temporary_name_of_others_alone(tmp_path):
+    (tmp_path / ".one").write_bytes(b"unfinished")
+    fd = os.open(tmp_path, os.O_RDONLY)
+    try:
+        file = (b".one", b"one", memoryview(b"x"), -1, 0, 0o600, 0)
+        assert bulk.write_files(fd, [file]) == [False]
+        with pytest.raises(ValueError):
+            bulk.write_files(fd, [file, (b"a\0", *file[1:])])
+        with pytest.raises(TypeError):
+            bulk.write_files(fd, [file, (b"a", "text", *file[2:])])
+        with pytest.raises(OverflowError):
+            bulk.write_files(fd, [(*file[:6], 1 << 70)])
+    finally:
+        os.close(fd)
+    assert (tmp_path / ".one").read_bytes() == b"unfinished"
