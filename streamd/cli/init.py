@@ -53,13 +53,22 @@ def command(
     code_in_kit: Annotated[
         bool, typer.Option("--code-in-kit", help="Write the recovery code into the kit itself.")
     ] = False,
+    join: Annotated[
+        bool,
+        typer.Option("--join", help="Add this host to the vault that --kit (an old one) opens."),
+    ] = False,
 ) -> ExitCode:
     """Create the vault, the key file of this host and the recovery kit.
 
     The kit's recovery code is shown on the terminal; without one it stands in the kit, unless
     --code-file names a place of its own. Nothing is left of a vault whose kit could not be proven.
+    With --join, --kit and --code-file are those of the vault that is there.
     Example: streamd init --kit /root/streamd-recovery.kit
     """
+    if join:
+        from streamd.cli import join as joining
+
+        return joining.join(kit, code_file)
     config = context.load_config()
     places = _places(config, kit, code_file, code_in_kit=code_in_kit)
     context.emit(context.run_async(_create(config, places)), _text)

@@ -29,12 +29,12 @@ from streamd.errors import (
     StreamdError,
 )
 from streamd.format import crypto, layout
-from streamd.format.keys import HostKey, SlotKey, encode_host_key
+from streamd.format.keys import KEY_FILE_FORMAT, HostKey, SlotKey, encode_host_key
 from streamd.format.kit import Kit
 from streamd.format.ring import RingContent
 from streamd.format.slots import Secret
 from streamd.format.vault_config import VaultConfig
-from streamd.model.ids import DomainId, VaultId, WriterId, to_text
+from streamd.model.ids import ID_SIZE, DomainId, VaultId, WriterId, to_text
 from streamd.storage.port import BlobStore
 from streamd.vault.documents import certificates, new_certificate, newest_config, put_certificate
 from streamd.vault.keyring import (
@@ -244,6 +244,52 @@ async def rotate_certificate(holder: KeyHolder, host_name: str) -> int:
     await holder.mirror()  # whoever reads the local copy must know the key before it is used
     holder.write_host(msgspec.structs.replace(host, signing_key=signing_key))
     return certificate.number
+
+
+async def join(holder: KeyHolder, host_name: str) -> HostKey:
+    """Add this host to the vault, with a domain and a journal of its own; it may write, not read.
+
+    Repeating it after a crash goes on with the key file of the first attempt. Raises
+    KeyFileInvalid when the key file is that of a host that has joined already.
+    """
+    config = await newest_config(holder.record, holder.content.public.admin)
+    host = holder.host or new_joined_key(holder)
+    domain, writer = to_text(host.domain), to_text(host.writer)
+    if config is not None and domain in config.domains:
+        path = holder.config.vault.key_file
+        raise KeyFileInvalid(f"{path} is there: this host has joined the vault already", path=path)
+    holder.write_host(host)
+    certificate = new_certificate(
+        vault=VaultId(host.vault),
+        domain=DomainId(host.domain),
+        writer=WriterId(host.writer),
+        number=0,
+        signing_key=host.signing_key,
+        host=host_name,
+        now_us=holder.clock.now_us(),
+    )
+    await put_certificate(holder.record, certificate, holder.content.private.admin)
+    known = holder.content.private.domains | {domain: host.domain_secret}
+    await holder.publish(
+        replace_private(holder.content, domains=known),
+        lambda shown: msgspec.structs.replace(shown, domains=shown.domains | {domain: (writer,)}),
+    )
+    return host
+
+
+def new_joined_key(holder: KeyHolder) -> HostKey:
+    """Draw the keys of a host that joins."""
+    token = holder.entropy.token
+    return HostKey(
+        format=KEY_FILE_FORMAT,
+        major=1,
+        vault=holder.vault,
+        domain=token(ID_SIZE),
+        writer=token(ID_SIZE),
+        signing_key=token(crypto.KEY_SIZE),
+        domain_secret=token(crypto.KEY_SIZE),
+        public=holder.content.public,
+    )
 
 
 def make_write_only(holder: KeyHolder) -> None:

@@ -12,7 +12,13 @@ import msgspec
 
 from streamd import rescue
 from streamd.effects import MICROSECONDS
-from streamd.errors import BlobNotFound, StreamdError, VaultDamaged
+from streamd.errors import (
+    BlobConflict,
+    BlobNotFound,
+    KeysChanged,
+    StreamdError,
+    VaultDamaged,
+)
 from streamd.format import crypto, layout
 from streamd.format.envelope import CertifiedKey, WriterKeys
 from streamd.format.vault_config import (
@@ -152,10 +158,19 @@ def new_certificate(
 
 
 async def put_certificate(store: BlobStore, certificate: Certificate, admin_key: bytes) -> None:
-    """Put a certificate under its name. Raises BlobConflict if the number is taken."""
+    """Put a certificate under its name, unless an earlier attempt has put it for the same key.
+
+    Raises KeysChanged if the number is taken.
+    """
     writer = WriterId(from_text(certificate.writer))
-    name = layout.certificate_name(writer, certificate.number)
-    await store.put(BlobName(name), encode_signed(certificate, admin_key))
+    name = BlobName(layout.certificate_name(writer, certificate.number))
+    try:
+        await store.put(name, encode_signed(certificate, admin_key))
+    except BlobConflict as error:
+        admin = crypto.verify_key_of(admin_key)
+        there = decode_signed(await store.get(name), admin, Certificate)
+        if there.public != certificate.public:
+            raise KeysChanged("another certificate was made at the same moment") from error
 
 
 def revoked(certificate: Certificate, *, number: int, from_us: int) -> Certificate:

@@ -10,6 +10,8 @@ import pytest
 
 from streamd.cli import init as init_command
 from streamd.cli.main import main
+from streamd.daemon import keyholder
+from streamd.errors import VaultUnreachable
 from streamd.format import slots
 from streamd.format.keys import decode_host_key
 from streamd.format.kit import decode_kit
@@ -19,6 +21,7 @@ CODES = {
     "usage": 2,
     "config": 4,
     "refused": 5,
+    "unreachable": 6,
     "integrity": 7,
     "policy": 8,
     "missing": 9,
@@ -474,3 +477,78 @@ def test_no_secret_is_ever_printed(
     assert [secret for secret in secrets if secret in site.said] == []
     host = host_key(site)
     assert host.signing_key.hex() not in site.said
+
+
+# -- several hosts ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def second(
+    site: Site,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Site:
+    """A second host in the vault of the first."""
+    (tmp_path / "second").mkdir()
+    made = Site(tmp_path / "second", capsys)
+    made.config.write_text(made.config.read_text().replace(str(made.vault), str(site.vault)))
+    made.vault, made.kit = site.vault, site.kit
+    (made.tree / "of-the-second").write_text("content of the second host")
+    monkeypatch.setattr("streamd.cli.context.host_name", lambda: "second.example")
+    assert made.facts("init", "--join", "--kit", str(site.kit))["role"] == "write-only"
+    made.run("capture")
+    return made
+
+
+def test_a_second_host_joins_with_a_journal_and_a_secret_of_its_own(
+    site: Site, second: Site
+) -> None:
+    kit = ("--kit", str(site.kit))
+    assert host_key(second).domain_secret != host_key(site).domain_secret
+    assert site.names() == ["a"], "the first host goes on with its own"
+    assert second.names(*kit) == ["a", "of-the-second"], "the key file says whose history"
+    told = site.facts("ls", "web", *kit, code="missing", config=False)["error"]
+    assert "second.example" in told["message"]
+    assert second.names(*kit, "--host", "second.example", config=False) == ["a", "of-the-second"]
+    for one in (site, second):
+        (one.tree / "more").write_text("more")
+        one.run("capture")
+        found = one.facts("verify", "--level", "full", *kit)
+        assert (found["sound"], found["strangers"]) == (True, [])
+    second.run("retention", "run", *kit)
+    site.run("retention", "run")
+    assert site.facts("key", "test", *kit)["hosts"] == 2
+    assert site.slug("key", "rotate", "pair", code="policy") == "keys-changed"
+    site.run("key", "rotate", "pair", *kit)
+    second.run("capture")
+    assert site.names() == ["a", "more"]
+
+
+def test_joining_twice_is_refused_and_a_kit_is_needed(site: Site, second: Site) -> None:
+    again = second.slug("init", "--join", "--kit", str(site.kit), code="config")
+    assert again == "key-file-invalid"
+    assert second.slug("init", "--join", code="usage") == "usage-invalid"
+
+
+def test_a_join_that_died_half_way_is_repeated(
+    site: Site,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "third").mkdir()
+    third = Site(tmp_path / "third", capsys)
+    third.config.write_text(third.config.read_text().replace(str(third.vault), str(site.vault)))
+    publish = keyholder.publish
+
+    async def dies(*_: object, **__: object) -> None:
+        raise VaultUnreachable("cut off", url="x")
+
+    monkeypatch.setattr(keyholder, "publish", dies)
+    third.slug("init", "--join", "--kit", str(site.kit), code="unreachable")
+    first = host_key(third)
+    monkeypatch.setattr(keyholder, "publish", publish)
+    third.facts("init", "--join", "--kit", str(site.kit))
+    assert host_key(third).writer == first.writer
+    third.run("capture")
