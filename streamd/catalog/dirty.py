@@ -180,6 +180,16 @@ def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[
     )
 
 
+def clear_problems_below(
+    connection: sqlite3.Connection, source: int, paths: Iterable[bytes]
+) -> None:
+    """Forget the problems of entries that are gone, and of all that was below them."""
+    connection.executemany(
+        "DELETE FROM problem WHERE source = ?1 AND (path = ?2 OR (path > ?3 AND path < ?4))",
+        [(source, path, path + b"/", path + b"0") for path in paths],  # "0" comes after "/"
+    )
+
+
 def problems(connection: sqlite3.Connection, source: int, limit: int = 10_000) -> list[Problem]:
     """Return the problems, oldest first, at most `limit`."""
     rows = connection.execute(

@@ -57,6 +57,7 @@ TABLE: Final[Mapping[str, Command | Group]] = {
     "capture": Command("capture", "Make every difference durable once, without the daemon."),
     "status": Command("status", "Show what is protected and what is not, worst first."),
     "problems": Command("problems", "List what is not protected, and why."),
+    "explain": Command("explain", "Say why a path is protected or not, and what keeps it."),
     "points": Command("points", "List what instants can be restored.", reads=True),
     "ls": Command("ls", "List a directory as it was.", reads=True),
     "history": Command("history", "List the versions of a file.", reads=True),

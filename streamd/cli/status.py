@@ -101,6 +101,12 @@ def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
     return [*notes, ""] if notes else []
 
 
+def _classes(source: SourceStatus) -> str:
+    """Return how many entries are in each class; those of which there is none are left out."""
+    some = [f"{render.count(count)} {name}" for name, count in source.classes.items() if count]
+    return f"files      {source.name}: {', '.join(some) or 'nothing there'}"
+
+
 def _traffic(status: DaemonStatus) -> str:
     """Return for example `at most 5MiB/s (window)`, or `paused, 2 h to go`."""
     limit = status.upload_limit_bytes_per_second or 0
@@ -113,7 +119,8 @@ def _traffic(status: DaemonStatus) -> str:
 def _facts(status: DaemonStatus) -> list[str]:
     used, limit = render.size(status.memory_used_bytes), render.size(status.memory_limit_bytes)
     up = render.duration((status.now_us - status.started_us) / 1_000_000)
-    lines = [f"vault      {status.vault_url}"]
+    lines = [_classes(source) for source in worst_first(status.sources) if source.classes]
+    lines.append(f"vault      {status.vault_url}")
     if status.is_remote:
         waiting = f"{render.count(status.spool_objects)} objects, {render.size(status.spool_bytes)}"
         lines.append(

@@ -17,6 +17,7 @@ def control_commands(daemon: "Daemon", upkeep: "Upkeep", traffic: "Traffic") -> 
     return {
         "status": report.status,
         "problems": report.problems,
+        "explain": report.explain,
         "reload": daemon.reloading.request,
         "retention-run": upkeep.run_request,
         "verify": upkeep.verification.request,

@@ -56,6 +56,7 @@ class End(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The last frame."""
 
     entry_count: int
+    seen: dict[str, int]  # by class
 
 
 class Differences(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -101,7 +102,7 @@ def work(task: Task, out: BinaryIO) -> None:
         if count > DIFFERENCES_MAX:
             break
     _send(out, Differences([(each.path, int(each.kind), each.is_deep) for each in pending]))
-    _send(out, End(comparison.entry_count))
+    _send(out, End(comparison.entry_count, dict(comparison.seen)))
     connection.close()
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ class Result:
 
     differences: list[Difference] = field(default_factory=list)
     entry_count: int = 0
+    seen: Counter[str] = field(default_factory=Counter)  # by class
     processes: int = 0  # that did it; 0: this one
 
     @property
@@ -96,7 +98,7 @@ class Comparer:
         while goes_on:
             async with self._turn:
                 goes_on = await loop.run_in_executor(self._threads, step)
-        result.entry_count = comparison.entry_count
+        result.entry_count, result.seen = comparison.entry_count, comparison.seen
         return result
 
 
@@ -147,6 +149,7 @@ async def _collect(stream: asyncio.StreamReader, result: Result) -> None:
             raise WorkFailed("a worker ended early") from error
         if isinstance(frame, End):
             result.entry_count += frame.entry_count
+            result.seen.update(frame.seen)
             return
         result.differences += [Difference(*each) for each in frame.found]
         if result.is_too_much:

@@ -37,7 +37,7 @@ REQUEST_SECONDS_MAX: Final = 30.0
 IDLE_SECONDS_MAX: Final = 30.0
 # work that may take as long as it takes; the asking side has its own patience
 LONG_REQUESTS: Final = frozenset({"capture", "reload", "retention-run", "stop", "verify"})
-QUIET_REQUESTS: Final = frozenset({"status", "problems"})  # asked often, and change nothing
+QUIET_REQUESTS: Final = frozenset({"status", "problems", "explain"})  # they change nothing
 _SOCKET_MODE: Final = 0o660
 _BACKLOG: Final = 16
 _ACCEPT_PAUSE_SECONDS: Final = 0.2

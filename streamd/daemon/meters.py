@@ -184,6 +184,11 @@ class Meters(UplinkMeters):
         metrics.fuzzy_files.labels(source).set(fuzzy)
         metrics.catalog_entries.labels(source, "file").set(entries)
 
+    def classes(self, source: str, counts: Mapping[str, int]) -> None:
+        """So many entries of a source are in each class."""
+        for name, count in counts.items():
+            self.metrics.files.labels(source, name).set(count)
+
     def point(self, source: str, at_us: int) -> None:
         """A new restorable state exists."""
         self.metrics.recovery_point_last_success_timestamp_seconds.labels(source).set(

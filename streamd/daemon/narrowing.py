@@ -1,6 +1,7 @@
 """Before a scan looks at everything: where does anything differ? And had an event said so?"""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,7 +20,7 @@ from streamd.policy.announced import PATHS_MAX, Announced
 
 BARRIER_SECONDS: Final = 15.0  # how long to wait for events of what was just seen
 _SHOWN_MAX: Final = 5
-_EXPECTED: Final = frozenset({Kind.AGAIN, Kind.UNREADABLE, Kind.FORMER})
+_EXPECTED: Final = frozenset({Kind.AGAIN, Kind.UNREADABLE, Kind.FORMER, Kind.TOO_LARGE})
 _LOG: Final = get_logger("rescan")
 
 
@@ -45,12 +46,14 @@ class Narrower:
         self._progress = progress
         self._meters = meters
         self._clock = clock
+        self.seen: Counter[str] = Counter()  # by class, what need not be surveyed any more
 
     async def narrow(self, places: Sequence[DirtyPlace], reason: str) -> list[DirtyPlace]:
         """Return where a survey has to look so that nothing at or below `places` is missed.
 
         Those places themselves when there is nothing to compare with, or everything differs.
         """
+        self.seen = Counter()
         size = self._progress.entry_count
         if not size:
             return list(places)
@@ -71,6 +74,7 @@ class Narrower:
                 await self._count_missed(result, announced, reason)
         finally:
             self._noticing.announced = None
+        self.seen = result.seen
         _LOG.info(
             "compared",
             source=self._name,

@@ -11,6 +11,7 @@ from streamd.daemon.gaps import OpenGaps
 from streamd.daemon.handover import Handover
 from streamd.daemon.meters import Meters
 from streamd.daemon.progress import Progress
+from streamd.daemon.recent import RecentEvents
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
 from streamd.pipeline.jobs import Stream
@@ -43,6 +44,7 @@ class Noticing:
         self._clock = clock
         self._meters = meters
         self._progress = progress
+        self.recent = RecentEvents()
         self._gaps = gaps
         self._turn = turn
         self.changed = asyncio.Event()
@@ -116,6 +118,7 @@ class Noticing:
             _LOG.warning("events-lost", source=self._name, reason=batch.gap, scope=batch.scope)
             await self.ask_scan(batch.gap, batch.scope, since_us=since_us)
         if places:
+            self.recent.saw(places, self._clock.now_us())
             await self.note(places, since_us)
         self._progress.drained_us = max(self._progress.drained_us, batch.drained_us)
         self.drained.set()

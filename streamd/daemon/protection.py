@@ -17,10 +17,12 @@ from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.walk import WalkLookup
+from streamd.daemon.census import Census, stale_problems
 from streamd.daemon.comparer import Comparer
 from streamd.daemon.gaps import OpenGap, OpenGaps
 from streamd.daemon.handover import Handover, boot_id
 from streamd.daemon.meters import Meters
+from streamd.daemon.missing import MissingRoots, is_deleted
 from streamd.daemon.narrowing import Narrower
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
@@ -100,6 +102,9 @@ class Protection:
         )
         self._noticing.past, self._noticing.settings = terms.past, terms.settings
         self._pace = Pace()
+        self._missing = MissingRoots()
+        roots = stream.source.roots
+        self.census = Census(self.name, stream.number, roots, catalog, threads, clock, meters)
         self._narrower = Narrower(
             stream=stream,
             catalog=catalog,
@@ -116,6 +121,10 @@ class Protection:
     def is_seeding(self) -> bool:
         """Whether this is the first capture of the source, and it has not ended yet."""
         return self._noticing.covered_us == EVER and not self.progress.scanned.is_set()
+
+    def last_event_us(self, path: bytes) -> int:
+        """Return when the last event of a path arrived; 0: none is remembered."""
+        return self._noticing.recent.last_us(path)
 
     async def record_gap(self, start_us: int, end_us: int, reason: str) -> None:
         """Record that between these instants not every version was captured."""
@@ -194,6 +203,7 @@ class Protection:
         """Start from firm ground: nothing of an earlier protection of this source is under way."""
         await self._pipeline.quiesce(self.stream.number)
         await self._catalog.write(dirty.release, self.stream.number)
+        await self.census.begin()
         await self.refresh()  # what an earlier one has left undone counts from the beginning
 
     async def _read_coverage(self) -> None:
@@ -236,7 +246,8 @@ class Protection:
                 self.progress.state = "scanning"
             changes = await self._scan_all()
             self.progress.last_scan_us = self._clock.now_us()
-            self.progress.state = "protected"
+            if not self._missing.roots:
+                self.progress.state = "protected"
             self.progress.scanned.set()
             await self._catalog.write(put_value, f"covered:{self.name}", self.covered_us)
             self._meters.scan_ended(self.name, reason, loop.time() - started)
@@ -280,6 +291,7 @@ class Protection:
         if not places:
             return 0
         first_us = min(place.first_us for place in places)
+        scanned = {place.path for place in places if place.depth == Depth.SCAN}
         if lane == BULK:
             places = await self._narrower.narrow(places, self._noticing.scan_reason)
         survey = Survey(
@@ -288,11 +300,37 @@ class Protection:
             self.stream.in_flight,
             places,
             lambda: next(self._fids),
+            deleted_roots=await self._deleted_roots(),
         )
         await self._hand_in(survey, lane, first_us, number, open_gaps)
         self.progress.entries_scanned += survey.entry_count
         await self._judge_roots(survey)
+        if lane == BULK and scanned >= set(self.stream.source.roots) and not survey.missing:
+            await self.census.scanned(self._narrower.seen + survey.seen)
+            await self._forget_stale_problems()
         return survey.change_count
+
+    async def _forget_stale_problems(self) -> None:
+        """After a scan: what is not there any more has no problem."""
+        number, loop = self.stream.number, asyncio.get_running_loop()
+        found = await self._catalog.read(dirty.problems, number)
+        if found:
+            async with self._turn:
+                stale = await loop.run_in_executor(
+                    self._threads, stale_problems, self.stream.source, found
+                )
+            await self._catalog.write(dirty.clear_problems, number, stale)
+
+    async def _deleted_roots(self) -> frozenset[bytes]:
+        """Return roots that have been missing for so long, and so, that they count as deleted."""
+        found, loop = set(), asyncio.get_running_loop()
+        for root in self._missing.due(self._clock.monotonic()):
+            async with self._turn:
+                is_gone = await loop.run_in_executor(self._threads, is_deleted, root, self._lookup)
+            if is_gone:
+                _LOG.warning("source-deleted", source=self.name, root=root)
+                found.add(root)
+        return frozenset(found)
 
     async def _hand_in(
         self, survey: Survey, lane: int, first_us: int, number: int, open_gaps: list[OpenGap]
@@ -318,24 +356,26 @@ class Protection:
 
     async def _judge_roots(self, survey: Survey) -> None:
         """Say which roots are missing. Nothing is recorded as deleted; another look follows."""
-        progress = self.progress
-        if survey.missing:
-            names = ", ".join(sorted(root.decode(errors="replace") for root in survey.missing))
+        progress, now_us = self.progress, self._clock.now_us()
+        back = self._missing.saw(survey.missing, survey.present, self._clock.monotonic())
+        if back:
+            _LOG.info("source-back", source=self.name, roots=sorted(back))
+            await self._catalog.write(dirty.clear_problems, self.stream.number, sorted(back))
+            await self._noticing.ask_scan("source-back")
+        for root in survey.missing:
+            problem = Problem(root, "source-missing", 0, now_us)
+            await self._catalog.write(dirty.set_problem, self.stream.number, problem)
+        missing = self._missing.roots
+        if deleted := missing - survey.missing:  # recorded as such, and looked for all the same
+            await self._noticing.note(dict.fromkeys(deleted, int(Depth.SCAN)), now_us)
+        if missing:
+            names = ", ".join(sorted(root.decode(errors="replace") for root in missing))
             if progress.state != "source-missing":
                 _LOG.error("source-missing", source=self.name, roots=names)
             progress.state, progress.message = "source-missing", f"not there: {names}"
-            now_us = self._clock.now_us()
-            for root in survey.missing:
-                problem = Problem(root, "source-missing", 0, now_us)
-                await self._catalog.write(dirty.set_problem, self.stream.number, problem)
-            return
-        if progress.state == "source-missing":
-            _LOG.info("source-back", source=self.name)
+        elif progress.state == "source-missing":
             progress.state = "protected" if progress.scanned.is_set() else "scanning"
             progress.message = ""
-            await self._catalog.write(
-                dirty.clear_problems, self.stream.number, self.stream.source.roots
-            )
 
     # -- acknowledgement -------------------------------------------------------------------------
 
@@ -384,6 +424,7 @@ class Protection:
             fuzzy=progress.fuzzy_count,
             entries=progress.entry_count,
         )
+        await self.census.refresh(progress)
 
     def lag_seconds(self, destination: str) -> float:
         """Return the age of the oldest change that is not durable at `destination`; 0: none.

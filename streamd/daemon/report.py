@@ -1,7 +1,6 @@
 """What the daemon answers on its control socket: status and problems, read from its parts."""
 
 import base64
-import errno as errno_names
 import os
 from typing import TYPE_CHECKING
 
@@ -14,8 +13,11 @@ from streamd.daemon.status import (
     ProblemsReport,
     SourceState,
     SourceStatus,
+    WatchFacts,
     overall_state,
+    problem_line,
 )
+from streamd.errors import NotFound, UsageInvalid
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
@@ -97,6 +99,9 @@ class DaemonReport:
             last_change_us=progress.last_change_us,
             last_scan_us=progress.last_scan_us,
             message=running.failure or progress.message,
+            classes=protection.census.counts,
+            reconcile_us=protection.census.reconcile.at_us,
+            reconcile_entries=protection.census.reconcile.total,
         )
 
     @staticmethod
@@ -111,6 +116,28 @@ class DaemonReport:
             return "scanning" if progress.is_watching else "starting"
         lags = [each.lag_seconds or 0.0 for each in destinations]
         return "lagging" if max(lags, default=0.0) > running.config.rpo_seconds else "protected"
+
+    async def explain(self, args: dict[str, object]) -> WatchFacts:
+        """Answer `explain`: `source`, and `path` in base64. Raises UsageInvalid, NotFound."""
+        name = str(args.get("source", ""))
+        try:
+            path = base64.b64decode(str(args.get("path", "")), validate=True)
+        except ValueError as error:
+            raise UsageInvalid("the path is not base64") from error
+        running = self._daemon.running.get(name)
+        if running is None or running.protection is None:
+            raise NotFound(f'the daemon protects no source "{name}" now')
+        protection = running.protection
+        modes = protection.stream.source.watch_modes
+        roots = [
+            root for root in modes if path == root or path.startswith(root.rstrip(b"/") + b"/")
+        ]
+        return WatchFacts(
+            mode=modes[max(roots, key=len)] if roots else "",
+            state=self._source(name, running).state,
+            last_event_us=protection.last_event_us(path),
+            source_event_us=protection.progress.last_change_us,
+        )
 
     async def problems(self, args: dict[str, object]) -> ProblemsReport:
         """Answer `problems`, for all sources or the one in `args`."""
@@ -127,19 +154,5 @@ class DaemonReport:
             number = protection.stream.number
             count += await host.catalog.read(dirty.problem_count, number)
             rows = await host.catalog.read(dirty.problems, number)
-            lines += [_line(name, row) for row in rows]
+            lines += [problem_line(name, row) for row in rows]
         return ProblemsReport(problems=tuple(lines), count=count)
-
-
-def _line(source: str, row: dirty.Problem) -> ProblemLine:
-    text = row.path.decode(errors="replace")
-    exact = "" if text.encode() == row.path else base64.b64encode(row.path).decode("ascii")
-    return ProblemLine(
-        source=source,
-        path=text,
-        reason=row.reason,
-        error=errno_names.errorcode.get(row.errno, ""),
-        since_us=row.since_us,
-        path_b64=exact,
-        detail=row.detail,
-    )

@@ -11,7 +11,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from streamd.catalog.dirty import Problem
 from streamd.errors import ExitCode
+from streamd.policy.classes import class_of, remedy_of
 
 SourceState = Literal["starting", "scanning", "protected", "lagging", "source-missing", "failed"]
 OverallState = Literal["protected", "lagging", "incomplete"]
@@ -52,6 +54,9 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     last_change_us: int = 0
     last_scan_us: int = 0
     message: str = ""
+    classes: dict[str, int] = {}  # entries by class (`policy.classes`); each is in exactly one
+    reconcile_us: int = 0  # when a scan last saw everything …
+    reconcile_entries: int = 0  # … and how many entries that was, those left out included
 
     @property
     def worst_lag_seconds(self) -> float | None:
@@ -104,7 +109,9 @@ class ProblemLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     error: str = ""  # the errno's name, such as EACCES
     since_us: int
     path_b64: str = ""
-    detail: str = ""  # what a program said
+    detail: str = ""  # what a program said, or the rule that leaves it out
+    in_class: str = msgspec.field(name="class", default="")  # see `policy.classes`
+    remedy: str = ""
 
 
 class ProblemsReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,6 +119,15 @@ class ProblemsReport(msgspec.Struct, frozen=True, kw_only=True):
 
     problems: tuple[ProblemLine, ...]
     count: int
+
+
+class WatchFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the daemon knows of a path that no one else does."""
+
+    mode: str  # how the configured path that it is below is watched
+    state: str  # of the source
+    last_event_us: int  # of the path itself; 0: none is remembered
+    source_event_us: int  # the last one anywhere in the source
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,18 +149,20 @@ def path_texts(raw: bytes) -> tuple[str, str]:
         return raw.decode("utf-8", "replace"), base64.b64encode(raw).decode("ascii")
 
 
-def problem_line(
-    source: str, path: bytes, reason: str, *, errno_number: int, since_us: int
-) -> ProblemLine:
+def problem_line(source: str, problem: Problem) -> ProblemLine:
     """Return a problem as the control socket sends it."""
-    text, path_b64 = path_texts(path)
+    text, path_b64 = path_texts(problem.path)
+    number = problem.errno
     return ProblemLine(
         source=source,
         path=text,
         path_b64=path_b64,
-        reason=reason,
-        error=errno.errorcode.get(errno_number, str(errno_number)) if errno_number else "",
-        since_us=since_us,
+        reason=problem.reason,
+        error=errno.errorcode.get(number, str(number)) if number else "",
+        since_us=problem.since_us,
+        detail=problem.detail,
+        in_class=class_of(problem.reason),
+        remedy=remedy_of(problem.reason),
     )
 
 

@@ -3,6 +3,7 @@
 from typing import Final
 
 from streamd.observe.metric_set import DESTINATIONS, SOURCE_LABEL, MetricSet
+from streamd.policy.classes import FILE_CLASSES
 from streamd.policy.retention import CLASSES
 
 WATCH_MODES: Final = ("fanotify", "inotify", "polling", "schedule")
@@ -16,6 +17,7 @@ RESCAN_REASONS: Final = (
     "mount-changed",
     "path-too-long",
     "settings-changed",
+    "source-back",
     "periodic",
     "request",
 )
@@ -46,6 +48,13 @@ class SourceMetrics(MetricSet):
         )
         self.unprotected_changes = self._gauge(
             "unprotected_changes", "Changes noticed and not yet captured.", (_SOURCE,)
+        )
+        self.files = self._gauge(
+            "files",
+            "Entries below the source by class; each is in exactly one. Excluded ones are those of"
+            " the last full scan.",
+            (_SOURCE, "class"),
+            **{"class": FILE_CLASSES},
         )
         self.unprotected_bytes = self._gauge(
             "unprotected_bytes", "Size of the files noticed and not yet captured.", (_SOURCE,)

@@ -17,6 +17,7 @@ from streamd.catalog import dirty, objects
 from streamd.catalog.db import put_value
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
 from streamd.catalog.journal import JournalHead, blind_since, load_head, store_head
+from streamd.catalog.lookup import TreeLookup
 from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import SourceState, TreeWriter, load_source
 from streamd.effects import Clock
@@ -25,7 +26,7 @@ from streamd.format.control import EpochRecord
 from streamd.format.frame import SealedBatch
 from streamd.format.pack import EncodedObject
 from streamd.format.segment import INLINE_TARGET, RECORDS_MAX, SegmentDraft
-from streamd.model.entry import SourceInfo
+from streamd.model.entry import EntryType, SourceInfo
 from streamd.model.ids import SourceId
 from streamd.model.record import NO_SOURCE, Op, Record, StateSum
 from streamd.pipeline.findings import Ready
@@ -248,7 +249,9 @@ class Journal:
                 for entry in ready.found
                 if (entry.parent, entry.name) in lost
             ]
-        dirty.clear_problems(connection, number, ready.good_paths)
+        good = [*ready.good_paths, *_other_names(connection, number, ready)]
+        dirty.clear_problems(connection, number, good)
+        dirty.clear_problems_below(connection, number, ready.absent)
         for trouble in ready.troubles:
             problem = Problem(
                 trouble.path, trouble.reason, trouble.errno, at_us, trouble.detail[:DETAIL_MAX]
@@ -330,3 +333,17 @@ class Journal:
         """Every change before these instants was noticed; a later gap begins there."""
         for name, at_us in covered.items():
             put_value(connection, f"covered:{name}", at_us)
+
+
+def _other_names(connection: sqlite3.Connection, number: int, ready: Ready) -> list[bytes]:
+    """Return the paths of files with several names of which one was read well: all are fine."""
+    linked = [
+        intent.fid
+        for intent in ready.intents
+        if intent.stat.nlink > 1 and intent.stat.type != EntryType.DIRECTORY
+    ]
+    if not linked:
+        return []
+    lookup, good = TreeLookup(connection, number), set(ready.good_paths)
+    names = [lookup.paths_of(fid) for fid in linked]
+    return [path for paths in names if not good.isdisjoint(paths) for path in paths]

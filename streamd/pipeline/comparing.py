@@ -8,6 +8,7 @@ Several comparisons may share the work: each examines the directories whose numb
 `parts`, and reads from the catalog what is below the others. Blocking.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from errno import ENOENT, ENOTDIR
@@ -38,6 +39,7 @@ class Kind(IntEnum):
     AGAIN = 4  # not a difference: it could not be captured well the last time
     UNREADABLE = 5  # cannot be examined
     FORMER = 6  # a configured path of earlier
+    TOO_LARGE = 7  # not a difference: left out by its size, which has to be told
 
 
 class Difference(NamedTuple):
@@ -65,6 +67,7 @@ class Comparison:
         self._roots = tuple(roots)
         self._part, self._parts = part, parts
         self.entry_count = 0
+        self.seen: Counter[str] = Counter()  # by class
 
     def differences(self, scopes: Sequence[bytes]) -> Iterator[list[Difference]]:
         """Yield what differs at and below `scopes`, directory by directory; empty lists too."""
@@ -183,6 +186,7 @@ class Comparison:
         found: list[Difference] = []
         entries = listing.entries
         self.entry_count += len(entries)
+        listing.count_into(self.seen)
         for name, now in entries.items():
             row = rows.get(name)
             if row is None:
@@ -197,8 +201,10 @@ class Comparison:
             kind = Kind.DIRECTORY if is_directory else Kind.CHANGED
             found.append(Difference(_join(directory, name), kind))
         found += [Difference(_join(directory, name), Kind.UNREADABLE) for name in listing.failed]
+        too_large = listing.too_large
+        found += [Difference(_join(directory, name), Kind.TOO_LARGE) for name in sorted(too_large)]
         if len(rows) + len(found) > len(entries):
-            gone = rows.keys() - entries.keys() - listing.failed.keys()
+            gone = rows.keys() - entries.keys() - listing.failed.keys() - too_large
             found += [Difference(_join(directory, name), Kind.GONE) for name in sorted(gone)]
         return found
 

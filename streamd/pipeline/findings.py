@@ -53,13 +53,14 @@ class Finding:
     found: list[Found] = field(default_factory=list)
     deferred: list[DirtyPlace] = field(default_factory=list)  # to be looked at again
     troubles: list[Trouble] = field(default_factory=list)
+    absent: list[bytes] = field(default_factory=list)  # not there: nothing is wrong with them
     expected_bytes: int = 0
     is_large: bool = False  # exactly one entry, a regular file too large for one batch
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to record or report."""
-        return not (self.gone or self.found or self.deferred or self.troubles)
+        return not (self.gone or self.found or self.deferred or self.troubles or self.absent)
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Ready:
     intents: list[Intent] = field(default_factory=list)
     good_paths: list[bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
+    absent: list[bytes] = field(default_factory=list)  # these and all below are not there
     again: list[DirtyPlace] = field(default_factory=list)  # look at these again
     lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
     later: list[bytes] = field(default_factory=list)  # and these after a while

@@ -77,6 +77,7 @@ def begin(job: Job) -> Ready:
     return Ready(
         gone=finding.gone,
         troubles=list(finding.troubles),
+        absent=finding.absent,
         again=list(finding.deferred),
         settled=[(entry[0], entry[1]) for entry in finding.found] + finding.gone,
         found=finding.found,

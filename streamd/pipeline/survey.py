@@ -7,6 +7,7 @@ because only the committed tree is firm ground.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from errno import ENOENT, ENOTDIR
 from typing import Final
@@ -25,8 +26,9 @@ from streamd.pipeline.findings import (
     Trouble,
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
-from streamd.pipeline.visit import Visit, is_same
+from streamd.pipeline.visit import Visit, is_same, split
 from streamd.pipeline.visit import join as _join
+from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _SLASH: Final = b"/"
@@ -45,14 +47,18 @@ class Survey:
         in_flight: InFlight,
         places: Sequence[DirtyPlace],
         new_fid: Callable[[], int],
+        *,
+        deleted_roots: frozenset[bytes] = frozenset(),
     ) -> None:
         self._source = source
+        self._deleted_roots = deleted_roots  # known to be deleted, not only missing
         self._lookup = lookup
         self._in_flight = in_flight
         self._places = places
         self._new_fid = new_fid
         self._directories: dict[bytes, int] = {VIRTUAL_ROOT: lookup.root}
         self.missing: set[bytes] = set()  # roots that are not there
+        self.present: set[bytes] = set()  # and those that are, as far as was looked
         self._depths = {place.path: Depth(place.depth) for place in places}
         self._since = {place.path: place.first_us for place in places}
         self._visit_us = 0  # since when the places of the visit under way are dirty
@@ -63,6 +69,7 @@ class Survey:
         self._by_inode: dict[tuple[int, int], NodeRow | None] = {}  # looked up ahead
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
         self.entry_count = 0
+        self.seen: Counter[str] = Counter()  # by class, of what it looked at as a whole
         self.change_count = 0
 
     # -- batching --------------------------------------------------------------------------------
@@ -122,7 +129,7 @@ class Survey:
             if listing.own is not None and known not in {0, listing.own.ino}:
                 self._look_again(directory, Depth.BELOW)
                 return
-            here = listing.entries.keys() | listing.failed.keys()
+            here = listing.entries.keys() | listing.failed.keys() | listing.too_large
         rows = self._lookup.named(fid, names)
         for name in names:
             key, path = (fid, name), _join(directory, name)
@@ -131,6 +138,7 @@ class Survey:
             else:
                 self._in_flight.add_gone(key, self)
                 self._finding.gone.append(key)
+                self._finding.absent.append(path)
                 self._look_at_other_name(rows.get(name), path)
 
     def _consider_other_names(self, row: NodeRow, found: Found) -> None:
@@ -198,13 +206,7 @@ class Survey:
 
     def _split(self, path: bytes) -> tuple[bytes, bytes] | None:
         """Return (directory, name); None for a path outside the source."""
-        for root in self._source.roots:
-            if path == root:
-                return VIRTUAL_ROOT, root
-            if path.startswith(root.rstrip(_SLASH) + _SLASH):
-                directory, _, name = path.rpartition(_SLASH)
-                return (directory or _SLASH), name
-        return None
+        return split(path, self._source.roots)
 
     def _resolve(self, directory: bytes) -> int | None:
         """Return the catalog's number of a directory; None if it is not committed (yet)."""
@@ -307,7 +309,9 @@ class Survey:
         """Refuse to take a root that vanished, or an unmounted one, for mass deletion."""
         if visit.path == VIRTUAL_ROOT:
             for root in visit.names or self._source.roots:
-                if root not in listing.entries and root not in listing.failed:
+                self.present.update({root} & listing.entries.keys())
+                is_there = root in listing.entries or root in listing.failed
+                if not is_there and root not in self._deleted_roots:
                     raise SourceMissing(root)
         elif visit.path in self._source.roots and visit.names is None and not listing.entries:
             row = self._lookup.named(self._lookup.root, [visit.path]).get(visit.path)
@@ -406,8 +410,12 @@ class Survey:
     def _missing(self, visit: Visit, listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
         parent, in_flight = visit.fid, self._in_flight.entries
+        troubles, too_large = self._finding.troubles, listing.too_large
         for name, errno in listing.failed.items():
-            self._finding.troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
+            troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
+        troubles.extend([Trouble(_join(visit.path, each), TOO_LARGE, 0) for each in too_large])
+        if visit.deep:  # part of a scan: each directory once
+            listing.count_into(self.seen)
         if visit.names is None:  # what is on its way may be gone too, and the directory moved
             looked_for = rows.keys() | set(self._in_flight.names_in(parent, self))
         elif visit.span is not None:
@@ -419,12 +427,14 @@ class Survey:
             }
         else:
             looked_for = set(visit.names)
-        for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys()):
+        for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys() - too_large):
             if (parent, name) in in_flight:
                 self._look_again(_join(visit.path, name), Depth.ENTRY)
             elif name in rows:
                 self._gone.setdefault((visit.path, parent), []).append(name)
                 self.change_count += 1
+            else:
+                self._finding.absent.append(_join(visit.path, name))
 
     def _descend(
         self,

@@ -1,5 +1,6 @@
 """One directory to look at, and what looking compares."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,3 +32,14 @@ def join(directory: bytes, name: bytes) -> bytes:
     if directory == VIRTUAL_ROOT:
         return name
     return directory.rstrip(_SLASH) + _SLASH + name
+
+
+def split(path: bytes, roots: Sequence[bytes]) -> tuple[bytes, bytes] | None:
+    """Return (directory, name) of a path of a source; None for a path outside of it."""
+    for root in roots:
+        if path == root:
+            return VIRTUAL_ROOT, root
+        if path.startswith(root.rstrip(_SLASH) + _SLASH):
+            directory, _, name = path.rpartition(_SLASH)
+            return (directory or _SLASH), name
+    return None

@@ -9,12 +9,14 @@ path).
 Thread use: `examine` is called by one thread at a time; `read` and `LargeRead.next` by several.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from streamd.model.host import HostStat
+from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
 
 VIRTUAL_ROOT = b""
 
@@ -23,8 +25,9 @@ VIRTUAL_ROOT = b""
 class Listing:
     """What `examine` found in one directory.
 
-    A name that was asked for and is in neither mapping does not exist (or is excluded). `failed`
-    has the errno of names that could not be examined: nothing may be concluded about those.
+    A name that was asked for and is in no mapping does not exist. `failed` has the errno of names
+    that could not be examined: nothing may be concluded about those. `left_out` has the class of
+    names that are there and not protected: "excluded" or "too-large".
 
     `names`, sorted, is there instead of entries when a directory has too many for one answer: ask
     for some of them at a time.
@@ -32,10 +35,22 @@ class Listing:
 
     entries: dict[bytes, HostStat] = field(default_factory=dict)
     failed: dict[bytes, int] = field(default_factory=dict)
+    left_out: dict[bytes, str] = field(default_factory=dict)  # there, and not to be protected
     closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
     own: HostStat | None = None  # of the directory itself; None for the virtual root
     names: list[bytes] | None = None
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
+
+    @property
+    def too_large(self) -> set[bytes]:
+        """Names that are left out by their size: what was captured of them stays."""
+        return {name for name, kind in self.left_out.items() if kind == TOO_LARGE}
+
+    def count_into(self, seen: Counter[str]) -> None:
+        """Count the names by class; `PROTECTED` are those that are to be."""
+        seen[PROTECTED] += len(self.entries)
+        seen[UNREADABLE] += len(self.failed)
+        seen.update(self.left_out.values())
 
 
 @dataclass(slots=True)

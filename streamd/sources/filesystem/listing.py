@@ -7,6 +7,7 @@ from typing import Final
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
+from streamd.policy.classes import EXCLUDED, TOO_LARGE
 from streamd.sources.filesystem import bulk
 from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
@@ -97,7 +98,7 @@ class Examiner:
             if len(listed) > ENTRIES_MAX:
                 listing.names = sorted(listed)
                 return
-        hidden, keep = self._scope.hidden_in(directory), self._filter(directory)
+        hidden, keep = self._scope.hidden_in(directory), self._filter(directory, listing)
         if bulk.stat_entries is not None and not self._scope.tags:
             found, failed = bulk.stat_entries(fd, names, HostStat)
             if keep is not None:
@@ -105,6 +106,7 @@ class Examiner:
             for name in hidden or ():
                 found.pop(name, None)
                 failed.pop(name, None)
+                listing.left_out.pop(name, None)
             listing.entries = found
             listing.failed = {name: error for name, error in failed.items() if error not in _GONE}
             foreign = [
@@ -131,7 +133,7 @@ class Examiner:
         if hidden:
             wanted = [name for name in wanted if name not in hidden]
         if self._scope.tags:
-            wanted = self._without_tagged(fd, directory, wanted, whole=names is None)
+            wanted = self._without_tagged(fd, directory, wanted, listing, whole=names is None)
         assert listing.own is not None
         device, entries, lstat, foreign = listing.own.dev, listing.entries, os.stat, []
         for name in wanted:
@@ -149,8 +151,13 @@ class Examiner:
                 foreign.append(name)
         return foreign
 
-    def _filter(self, directory: bytes) -> Callable[[bytes, HostStat], bool] | None:
-        """Return the test an entry must pass, None when all do (the quick way)."""
+    def _filter(
+        self, directory: bytes, listing: Listing
+    ) -> Callable[[bytes, HostStat], bool] | None:
+        """Return the test an entry must pass, None when all do (the quick way).
+
+        What does not pass is noted in the listing.
+        """
         rules, size_max = self._scope.rules, self._max_file_size
         if not rules and size_max is None:
             return None
@@ -158,18 +165,27 @@ class Examiner:
         assert root is not None
         relative = self._scope.relative(root, directory)
         prefix = relative + b"/" if relative else b""
+        left_out = listing.left_out
 
         def keep(name: bytes, entry: HostStat) -> bool:
-            if size_max is not None and entry.type == _REGULAR and entry.size > size_max:
+            if rules and rules.excludes_entry(prefix + name, directory=entry.type == _DIRECTORY):
+                left_out[name] = EXCLUDED
                 return False
-            return not (
-                rules and rules.excludes_entry(prefix + name, directory=entry.type == _DIRECTORY)
-            )
+            if size_max is not None and entry.type == _REGULAR and entry.size > size_max:
+                left_out[name] = TOO_LARGE
+                return False
+            return True
 
         return keep
 
     def _without_tagged(
-        self, fd: int, directory: bytes, wanted: Iterable[bytes], *, whole: bool
+        self,
+        fd: int,
+        directory: bytes,
+        wanted: Iterable[bytes],
+        listing: Listing,
+        *,
+        whole: bool,
     ) -> Iterable[bytes]:
         """Leave only the tag itself when the directory carries one ("exclude if present")."""
         tags = self._scope.tags
@@ -180,6 +196,9 @@ class Examiner:
             present = frozenset(tag for tag in tags if _exists(fd, tag))
         if not present or directory in self._scope.roots:
             return wanted
+        # Not looked at, so that a name that was asked for and is not there counts as well.
+        outside = [name for name in wanted if name not in present]
+        listing.left_out.update((name, EXCLUDED) for name in outside if whole or _exists(fd, name))
         return [name for name in wanted if name in present]
 
     def _close_mounts(self, listing: Listing, foreign: list[bytes]) -> None:

@@ -88,7 +88,7 @@ def join_wals(listing: Listing, asked: Sequence[bytes] | None) -> None:
             entries[name[:-4]] = joined(own, wal.size, wal.ctime_ns)
     if asked is not None:
         wanted = set(asked)
-        for found in (entries, listing.failed):
+        for found in (entries, listing.failed, listing.left_out):
             for name in found.keys() - wanted:
                 found.pop(name)
 

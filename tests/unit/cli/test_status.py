@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from streamd.catalog.dirty import Problem
 from streamd.cli.main import main
 from streamd.cli.status import screen
 from streamd.daemon.control import ControlServer
@@ -233,7 +234,7 @@ def test_a_lag_without_end_is_unknown_in_json(daemon: Daemon, capsys) -> None:
 
 def test_problems_are_listed_with_names_that_are_safe_to_print(daemon: Daemon, capsys) -> None:
     raw = b"/srv/web/caf\xe9\n"
-    line = problem_line("web", raw, "unreadable", errno_number=13, since_us=NOW_US)
+    line = problem_line("web", Problem(raw, "unreadable", 13, NOW_US))
     daemon.answers["problems"] = ProblemsReport(problems=(line,), count=5)
     assert main(["problems", "web"]) == 3
     out = capsys.readouterr().out.splitlines()

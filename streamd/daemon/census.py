@@ -1,0 +1,129 @@
+"""Which class each entry of a source is in, counted for `status` and the metrics."""
+
+import asyncio
+from collections import Counter
+from concurrent.futures import Executor
+from errno import ENOENT, ENOTDIR
+from typing import Final
+
+import msgspec
+
+from streamd.catalog.census import census
+from streamd.catalog.db import Catalog, get_bytes, put_value
+from streamd.catalog.dirty import Problem
+from streamd.daemon.meters import Meters
+from streamd.daemon.progress import Progress
+from streamd.effects import Clock
+from streamd.pipeline.visit import join, split
+from streamd.policy import classes
+from streamd.sources.port import VIRTUAL_ROOT, Source
+
+PAUSE_SECONDS: Final = 2.0
+_SHARE: Final = 20  # counting takes at most a twentieth of the time
+
+
+class Reconcile(msgspec.Struct, array_like=True, frozen=True):
+    """What the last full scan saw: the sum of all classes is what is below the source."""
+
+    at_us: int = 0
+    entries: int = 0  # seen, and to be protected
+    excluded: int = 0
+    too_large: int = 0
+    unreadable: int = 0  # not even its stat
+
+    @property
+    def total(self) -> int:
+        """Everything seen."""
+        return self.entries + self.excluded + self.too_large + self.unreadable
+
+
+def reconcile_key(source: str) -> str:
+    """Return the key in the catalog under which the last scan's numbers stand."""
+    return f"reconcile:{source}"
+
+
+def stale_problems(source: Source, found: list[Problem]) -> list[bytes]:
+    """Return the paths of problems of entries that are not there any more. Blocking."""
+    by_directory: dict[bytes, list[bytes]] = {}
+    for problem in found:
+        at = split(problem.path, source.roots)
+        if at is not None and at[0] != VIRTUAL_ROOT:  # whether a root is there is judged elsewhere
+            by_directory.setdefault(at[0], []).append(at[1])
+    stale = []
+    for directory, names in by_directory.items():
+        listing = source.examine(directory, names)
+        if listing.error not in {0, ENOENT, ENOTDIR}:
+            continue
+        there = listing.entries.keys() | listing.failed.keys() | listing.too_large
+        stale += [join(directory, name) for name in names if name not in there]
+    return stale
+
+
+class Census:
+    """Counts one source now and then, beside what it does."""
+
+    def __init__(  # noqa: PLR0917 - what it counts with
+        self,
+        name: str,
+        number: int,
+        roots: tuple[bytes, ...],
+        catalog: Catalog,
+        threads: Executor,
+        clock: Clock,
+        meters: Meters,
+    ) -> None:
+        self._name = name
+        self._number = number
+        self._roots = roots
+        self._catalog = catalog
+        self._threads = threads
+        self._clock = clock
+        self._meters = meters
+        self._next_at = 0.0
+        self._counted: tuple[object, ...] = ()
+        self.reconcile = Reconcile()
+        self.counts: dict[str, int] = {}
+
+    async def begin(self) -> None:
+        """Read what the last scan saw."""
+        known = await self._catalog.read(get_bytes, reconcile_key(self._name))
+        if known:
+            self.reconcile = msgspec.msgpack.decode(known, type=Reconcile)
+
+    async def scanned(self, seen: Counter[str]) -> None:
+        """A scan has seen everything: so many entries of each class."""
+        self.reconcile = Reconcile(
+            self._clock.now_us(),
+            seen[classes.PROTECTED],
+            seen[classes.EXCLUDED],
+            seen[classes.TOO_LARGE],
+            seen[classes.UNREADABLE],
+        )
+        key, value = reconcile_key(self._name), msgspec.msgpack.encode(self.reconcile)
+        await self._catalog.write(put_value, key, value)
+
+    async def refresh(self, progress: Progress, *, at_once: bool = False) -> None:
+        """Count, if something changed and counting was not just done."""
+        now = self._clock.monotonic()
+        basis = (
+            progress.dirty_count,
+            progress.problem_count,
+            progress.entry_count,
+            progress.note_count,
+            self.reconcile,
+        )
+        if not at_once and (basis == self._counted or now < self._next_at):
+            return
+        loop = asyncio.get_running_loop()
+        self.counts = await loop.run_in_executor(self._threads, self._count)
+        self._counted = basis
+        took = self._clock.monotonic() - now
+        self._next_at = now + max(PAUSE_SECONDS, took * _SHARE)
+        self._meters.classes(self._name, self.counts)
+
+    def _count(self) -> dict[str, int]:
+        reader = self._catalog.open_reader()
+        try:
+            return census(reader, self._number, self._roots, excluded=self.reconcile.excluded)
+        finally:
+            reader.close()
