@@ -14,6 +14,7 @@ from streamd.catalog.dirty import Problem
 from streamd.daemon.meters import Meters
 from streamd.daemon.progress import Progress
 from streamd.effects import Clock
+from streamd.pipeline.jobs import Stream
 from streamd.pipeline.visit import join, split
 from streamd.policy import classes
 from streamd.sources.port import VIRTUAL_ROOT, Source
@@ -62,19 +63,17 @@ def stale_problems(source: Source, found: list[Problem]) -> list[bytes]:
 class Census:
     """Counts one source now and then, beside what it does."""
 
-    def __init__(  # noqa: PLR0917 - what it counts with
+    def __init__(
         self,
-        name: str,
-        number: int,
-        roots: tuple[bytes, ...],
+        stream: Stream,
         catalog: Catalog,
         threads: Executor,
         clock: Clock,
         meters: Meters,
     ) -> None:
-        self._name = name
-        self._number = number
-        self._roots = roots
+        self._name = stream.identity.name
+        self._number = stream.number
+        self._roots = stream.source.roots
         self._catalog = catalog
         self._threads = threads
         self._clock = clock

@@ -86,8 +86,7 @@ class Protection:
         self._lookup = WalkLookup(self._reader, stream.number)
         self._turn = asyncio.Lock()
         self._gaps = OpenGaps()
-        self._fuzzy: dict[bytes, int] = {}
-        self._fuzzy_found = asyncio.Event()
+        self._fuzzy, self._fuzzy_found = dict[bytes, int](), asyncio.Event()
         self._born_us = clock.now_us()
         self._survey_numbers = survey_numbers
         self._done: dict[int, asyncio.Event] = {}
@@ -101,10 +100,8 @@ class Protection:
             turn=self._turn,
         )
         self._noticing.past, self._noticing.settings = terms.past, terms.settings
-        self._pace = Pace()
-        self._missing = MissingRoots()
-        roots = stream.source.roots
-        self.census = Census(self.name, stream.number, roots, catalog, threads, clock, meters)
+        self._pace, self._missing = Pace(), MissingRoots()
+        self.census = Census(stream, catalog, threads, clock, meters)
         self._narrower = Narrower(
             stream=stream,
             catalog=catalog,
