@@ -5,11 +5,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SEEDS  ?= 200
+CASES  ?= 20000
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system clean
+.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system fuzz clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -65,6 +66,10 @@ integration: setup                 ## against real services and file systems
 system: setup                      ## against a real systemd, with kill -9
 	sh scripts/setup_tests.sh
 	$(BIN)/pytest -q tests/system
+
+fuzz: setup                        ## every parser, coverage-guided; CASES=1000000 for the long run
+	sh scripts/install_fuzzer.sh
+	$(BIN)/python tests/fuzz/run_atheris.py .run/fuzz -runs=$(CASES)
 
 clean:                             ## remove what was made here
 	rm -rf $(VENV) .run .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,6 +41,8 @@ if [ -n "$missing" ]; then
     fi
 fi
 
+sh scripts/install_fuzzer.sh
+
 if command -v npm >/dev/null; then
     sh scripts/install_azurite.sh
 fi
