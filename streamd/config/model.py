@@ -218,6 +218,19 @@ class SourceConfig(Table):
             " find changes that no event announced.",
         )
     )
+    reread_seconds: Seconds = _key(
+        "reread",
+        100 * DAY,
+        "Every file is read again once in this time, although nothing says that it changed, and"
+        " compared with what was captured; `0s` never.",
+    )
+    canary_seconds: Seconds = _key(
+        "canary",
+        300,
+        "How often the file `.streamd/canary` is written, to see that it arrives in the vault; in"
+        " the first of the paths with a directory `.streamd` that streamd may write to, so nowhere"
+        " unless you make one. `0s` never.",
+    )
 
     sqlite: Literal["backup", "plain"] = Field(
         default="backup",

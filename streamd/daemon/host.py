@@ -102,6 +102,7 @@ class Host:
         past = await self.catalog.write(take, name)
         made, thread = self.sources.make(name, source, now=now)
         self.meters.metrics.add_source(name, source.rpo_seconds)
+        is_files = source.kind == "filesystem"
         return Protection(
             stream=Stream(made, identity, InFlight(), state.number, lambda _, __: None, thread),
             pipeline=self.pipeline,
@@ -121,6 +122,8 @@ class Host:
                 is_ending=lambda: self.mounts.is_ended,
                 describe=self.sources.describe(source, self.catalog.path, state.number),
                 reconcile_seconds=source.reconcile_seconds,
+                reread_seconds=source.reread_seconds if is_files else 0,
+                canary_seconds=source.canary_seconds if is_files else 0,
             ),
         )
 

@@ -169,6 +169,21 @@ class Meters(UplinkMeters):
         """A rescan found so many changes that no event had announced."""
         self.metrics.rescan_missed_changes_total.labels(source, reason).inc(count)
 
+    def reread(self, source: str, result: str) -> None:
+        """An unchanged file was read again; `result` says what was found."""
+        self.metrics.reread_files_total.labels(source, result).inc()
+
+    def canary_arrived(self, source: str, destination: str, seconds: float) -> None:
+        """A canary is durable at a destination, so long after it was written."""
+        metrics = self.metrics
+        metrics.canary_round_trip_seconds.labels(source, destination).observe(seconds)
+        gauge = metrics.canary_last_success_timestamp_seconds.labels(source, destination)
+        gauge.set_to_current_time()
+
+    def canary_late(self, source: str, destination: str) -> None:
+        """A canary has not become durable at a destination in time."""
+        self.metrics.canary_late_total.labels(source, destination).inc()
+
     def scan_ended(self, source: str, reason: str, seconds: float) -> None:
         """A scan ended."""
         metrics = self.metrics

@@ -58,6 +58,7 @@ class Narrower:
         if not size:
             return list(places)
         announced = self._noticing.announced = Announced()
+        began = self._clock.monotonic()
         try:
             await self._add_open(announced)
             result = await self._comparer.run(
@@ -80,6 +81,7 @@ class Narrower:
             source=self._name,
             reason=reason,
             entries=result.entry_count,
+            seconds=round(self._clock.monotonic() - began, 3),
             differences=len(result.differences),
             processes=result.processes,
         )

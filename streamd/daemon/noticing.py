@@ -88,6 +88,7 @@ class Noticing:
         else:
             self._progress.state = "protected"
             self._progress.scanned.set()
+            self._progress.scan_idle.set()
         await self._note_unfinished(covered_us)
         _LOG.info("resumed", source=self._name, without_scan=past.settings == self.settings)
 

@@ -29,6 +29,8 @@ class Progress:
     owed: dict[bytes, int] = field(default_factory=dict)  # failed, and tried again: waiting since
     note_count: int = 0  # moves with every note that was taken
     scanned: asyncio.Event = field(default_factory=asyncio.Event)
+    # no scan is under way, and the first has ended
+    scan_idle: asyncio.Event = field(default_factory=asyncio.Event)
 
     def waits_since(self, since_us: int) -> None:
         """A change waits that may be as old as `since_us`."""

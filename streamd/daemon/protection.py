@@ -17,6 +17,7 @@ from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
 from streamd.catalog.walk import WalkLookup
+from streamd.daemon.canary import Canary
 from streamd.daemon.census import Census, stale_problems
 from streamd.daemon.comparer import Comparer
 from streamd.daemon.gaps import OpenGap, OpenGaps
@@ -26,6 +27,7 @@ from streamd.daemon.missing import MissingRoots, is_deleted
 from streamd.daemon.narrowing import Narrower
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
+from streamd.daemon.rereading import Rereader
 from streamd.daemon.terms import Terms
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
@@ -147,11 +149,39 @@ class Protection:
             cutting = group.create_task(self._cut_loop(), name=f"cut:{self.name}")
             reconciling = group.create_task(self._reconcile_loop(), name=f"rescan:{self.name}")
             fuzzy = group.create_task(self._fuzzy_loop(), name=f"fuzzy:{self.name}")
+            checking = self._start_checks(group)
             await stop.wait()
             if self._terms.is_ending():  # what was read from the kernel must not be lost: note it
                 await asyncio.wait({watching}, timeout=FINISH_SECONDS)
-            for task in (watching, scanning, cutting, reconciling, fuzzy):
+            for task in (watching, scanning, cutting, reconciling, fuzzy, *checking):
                 task.cancel()
+
+    def _start_checks(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Start what proves that nothing is missed, as far as the terms ask for it."""
+        terms, tasks = self._terms, []
+        if terms.reread_seconds:
+            rereader = Rereader(
+                stream=self.stream,
+                catalog=self._catalog,
+                noticing=self._noticing,
+                progress=self.progress,
+                meters=self._meters,
+                clock=self._clock,
+                round_seconds=terms.reread_seconds,
+            )
+            tasks.append(group.create_task(rereader.run(), name=f"reread:{self.name}"))
+        if terms.canary_seconds:
+            canary = Canary(
+                stream=self.stream,
+                catalog=self._catalog,
+                clock=self._clock,
+                meters=self._meters,
+                through=self.protected_through_us,
+                interval_seconds=terms.canary_seconds,
+                rpo_seconds=self.rpo_seconds,
+            )
+            tasks.append(group.create_task(canary.run(), name=f"canary:{self.name}"))
+        return tasks
 
     async def handover(self) -> Handover | None:
         """Return what the next process needs to go on; None when it has to look for itself.
@@ -241,7 +271,9 @@ class Protection:
             self._meters.scan_began(self.name)
             if self.progress.state != "source-missing":
                 self.progress.state = "scanning"
+            self.progress.scan_idle.clear()
             changes = await self._scan_all()
+            self.progress.scan_idle.set()
             self.progress.last_scan_us = self._clock.now_us()
             if not self._missing.roots:
                 self.progress.state = "protected"
@@ -269,6 +301,7 @@ class Protection:
 
     async def _reconcile_loop(self) -> None:
         while True:
+            await self.progress.scan_idle.wait()  # the time counts from the end of the one before
             share = fraction_of(self._entropy.token(8))
             await asyncio.sleep(self._terms.reconcile_seconds * (0.75 + share / 2))
             await self._noticing.ask_scan("periodic")

@@ -71,7 +71,7 @@ class SourceFactory:
         )
 
     def _files(self, name: str, source: SourceConfig) -> FilesystemSource:
-        clones = _clones_of(source)
+        clones = tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in source.path_bytes)
         return FilesystemSource(
             name,
             source.path_bytes,
@@ -82,7 +82,7 @@ class SourceFactory:
             one_file_system=source.one_file_system,
             exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
             max_file_size=source.max_file_size_bytes,
-            ignore_paths=(*own_paths(self._config), *clones),
+            ignore_paths=own_paths(self._config),
             mount_watch=self._mounts,
             clone_directories=(os.fsencode(self._config.daemon.state), *clones),
             sqlite_copier=self._copier if source.sqlite == "backup" else None,
@@ -103,7 +103,7 @@ class SourceFactory:
             roots=source.path_bytes,
             exclude=source.exclude,
             tags=tuple(os.fsencode(tag) for tag in source.exclude_if_present),
-            ignored=(*own_paths(self._config), *_clones_of(source)),
+            ignored=own_paths(self._config),
             one_file_system=source.one_file_system,
             max_file_size=source.max_file_size_bytes,
             scopes=tuple(scopes),
@@ -112,7 +112,3 @@ class SourceFactory:
             joins_wals=source.sqlite == "backup",
             is_gentle=is_gentle,
         )
-
-
-def _clones_of(source: SourceConfig) -> tuple[bytes, ...]:
-    return tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in source.path_bytes)

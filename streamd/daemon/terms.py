@@ -21,3 +21,5 @@ class Terms:
     # makes a task for processes that compare the source, from scopes and whether to give way
     describe: Callable[[Sequence[bytes], bool], Task] | None = None
     reconcile_seconds: float = RECONCILE_SECONDS
+    reread_seconds: float = 0.0  # every file is read again within this time; 0: never
+    canary_seconds: float = 0.0  # between two canaries; 0: none

@@ -47,6 +47,7 @@ class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
         self._declare_identity()
         self._declare_protection()
         self._declare_watch()
+        self._declare_proof()
         self._declare_read()
         self._declare_programs()
         self._declare_pipeline()

@@ -21,6 +21,7 @@ RESCAN_REASONS: Final = (
     "periodic",
     "request",
 )
+REREAD_RESULTS: Final = ("ok", "changed", "unread", "differs")
 RESULTS: Final = ("ok", "incomplete")
 FILE_RESULTS: Final = (
     "ok",
@@ -122,6 +123,33 @@ class SourceMetrics(MetricSet):
             "Entries of the newest state, by type.",
             (_SOURCE, "type"),
             type=ENTRY_TYPES,
+        )
+
+    def _declare_proof(self) -> None:
+        self.reread_files_total = self._counter(
+            "reread_files_total",
+            "Unchanged files read again to verify their content, by what was found.",
+            (_SOURCE, "result"),
+            result=REREAD_RESULTS,
+        )
+        self.canary_round_trip_seconds = self._histogram(
+            "canary_round_trip_seconds",
+            "Time from writing the canary in the source until it is durable at the destination.",
+            (_SOURCE, "destination"),
+            DELAY_BUCKETS,
+            destination=DESTINATIONS,
+        )
+        self.canary_late_total = self._counter(
+            "canary_late_total",
+            "Canaries that were not durable at the destination in time.",
+            (_SOURCE, "destination"),
+            destination=DESTINATIONS,
+        )
+        self.canary_last_success_timestamp_seconds = self._gauge(
+            "canary_last_success_timestamp_seconds",
+            "Unix time at which a canary was last seen durable at the destination; 0: never.",
+            (_SOURCE, "destination"),
+            destination=DESTINATIONS,
         )
 
     def _declare_read(self) -> None:
