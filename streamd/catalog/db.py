@@ -187,6 +187,23 @@ def _translated(error: sqlite3.DatabaseError, path: str) -> Exception:
     return StreamdError(f"catalog: {error}")
 
 
+def check_pages(connection: sqlite3.Connection, *, unless: str, above_bytes: int) -> None:
+    """Look at every page of the catalog. Raises CatalogDamaged.
+
+    One that is larger than `above_bytes` is spared if the value `unless` is set.
+    """
+    try:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if pages * size > above_bytes and get_int(connection, unless):
+            return
+        row = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        raise CatalogDamaged(str(error)) from error
+    if row is None or row[0] != "ok":
+        raise CatalogDamaged(f"a page is damaged: {row and row[0]}")
+
+
 # -- single values ---------------------------------------------------------------------------------
 
 

@@ -18,14 +18,14 @@ from typing import Final
 
 from streamd import __version__
 from streamd.catalog import dirty, objects
-from streamd.catalog.db import Catalog, CatalogDamaged, get_bytes, put_value
+from streamd.catalog.db import Catalog, CatalogDamaged, check_pages, get_bytes, put_value
 from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
-from streamd.daemon.protection import Protection
+from streamd.daemon.protection import CLEAN_KEY, Protection
 from streamd.daemon.sources import SourceFactory, own_paths
 from streamd.daemon.spooling import ConfigView, connect, open_spool
 from streamd.daemon.terms import Terms
@@ -57,6 +57,7 @@ from streamd.storage.retrying import RetryingBlobStore
 from streamd.vault.vault import Vault
 from streamd.vault.writer import VaultWriter
 
+CHECKED_BYTES_MAX: Final = 512 << 20  # of a catalog that is looked through at every start
 THREADS: Final = 4
 LOCK_NAME: Final = "lock"
 DAMAGED_SUFFIX: Final = ".damaged"
@@ -290,7 +291,7 @@ def take_lock(state: str) -> int:
 async def open_catalog(state: str, vault: Vault, stores: Stores, clock: Clock) -> Catalog:
     """Open the catalog; set it aside and rebuild it when it cannot be trusted."""
     try:
-        catalog = Catalog(state)
+        catalog = await _whole_catalog(state)
     except CatalogDamaged as damage:
         _LOG.error("catalog-damaged", what=str(damage))
         return await _rebuilt(state, vault, stores, clock)
@@ -304,6 +305,21 @@ async def open_catalog(state: str, vault: Vault, stores: Stores, clock: Clock) -
     _LOG.warning("catalog-rebuilt", reason="another vault's" if known else "empty or behind")
     await catalog.aclose()
     return await _rebuilt(state, vault, stores, clock)
+
+
+async def _whole_catalog(state: str) -> Catalog:
+    """Open the catalog, and look at every page of it.
+
+    A very large one is looked at only after a stop that was not in good order. Raises
+    CatalogDamaged.
+    """
+    catalog = Catalog(state)
+    try:
+        await catalog.read(check_pages, unless=CLEAN_KEY, above_bytes=CHECKED_BYTES_MAX)
+    except BaseException:
+        await catalog.aclose()
+        raise
+    return catalog
 
 
 async def _has_journal(vault: Vault, stores: Stores) -> bool:

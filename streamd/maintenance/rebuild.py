@@ -21,20 +21,24 @@ from streamd.catalog.db import FILE_NAME, Catalog, put_value
 from streamd.catalog.journal import JournalHead, begin_blind, load_head, store_head
 from streamd.catalog.objects import ObjectState
 from streamd.effects import Clock
-from streamd.errors import VaultDamaged
+from streamd.errors import NotFound, VaultDamaged
 from streamd.format import checkpoint, layout, wire
 from streamd.format.checkpoint import Row
-from streamd.format.control import EpochRecord, decode_epoch
+from streamd.format.control import decode_epoch
 from streamd.format.envelope import Kind
 from streamd.format.keys import Role
 from streamd.format.segment import FIRST_PREVIOUS, Segment
+from streamd.maintenance.checkpoint_due import CHECKPOINT_WANTED
 from streamd.maintenance.generations import read_doomed
 from streamd.model.entry import Dirent, FileVersion
 from streamd.model.ids import FID_EPOCH_SHIFT, ROOT_FID
 from streamd.model.record import SOURCE_KEY, Op, parse_dirent_key, parse_version_key
+from streamd.observe.logging import get_logger
 from streamd.storage.port import BlobInfo, BlobName, BlobStore
 from streamd.vault.chunk_reader import ChunkReader
-from streamd.vault.journal_reader import JournalReader
+from streamd.vault.index_reader import IndexGeneration
+from streamd.vault.journal_reader import JournalReader, SegmentRow
+from streamd.vault.parallel import OBJECT_FAULTS
 from streamd.vault.state_reader import SourceSummary, StateReader
 from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
@@ -42,6 +46,8 @@ from streamd.vault.vault import Vault
 LATEST_US: Final = (1 << 63) - 1
 _BUILDING: Final = "catalog.rebuilding"
 _BATCH: Final = 10_000
+_LOOK_BACK: Final = 64  # unreadable segments at the journal's end that are passed over
+_LOG: Final = get_logger("rebuild")
 _CHUNK_BATCH: Final = 100_000  # chunks in one transaction
 _FID_MARGIN: Final = 1024  # generations of fids that collected history may have used
 _DIRENT: Final = msgspec.msgpack.Decoder(Dirent)
@@ -137,12 +143,15 @@ class _Rebuild:
         summaries = await self._reader.sources()
         heads, rows = await self._reader.heads(), await self._reader.checkpoints()
         ids = {source for head in heads for source in head.sources} | {row.source for row in rows}
-        if len(ids) != len(summaries):
-            raise VaultDamaged("a source's name cannot be read from the vault")
+        is_whole = len(ids) == len(summaries)
         for summary in summaries:
-            await self._fill_source(summary)
+            is_whole = await self._fill_source(summary) and is_whole
         await self._fill_head()
         await self._raise_fids()
+        if not is_whole:  # what is damaged is begun anew, like on a host that may not read it
+            head = await self._catalog.read(load_head)
+            await self._catalog.write(begin_blind, head.last_us)
+            await self._catalog.write(put_value, CHECKPOINT_WANTED, 1)
         return RebuildReport(len(summaries), self._files, len(self._numbers), chunk_count)
 
     async def _run_blind(self, chunk_count: int) -> RebuildReport:
@@ -194,9 +203,12 @@ class _Rebuild:
         return numbers
 
     async def _fill_chunks(self) -> int:
+        """Take chunks from the newest index, and from the tables of what it does not cover."""
+        reader = ChunkReader(self._vault)
+        covered = await self._fill_from_index(await reader.index())
         held: list[tuple[int, list[bytes]]] = []
         count = 0
-        async for holder in ChunkReader(self._vault).holders():
+        async for holder in reader.holders(without=covered):
             number = self._numbers.get(holder.name)
             if number is not None:
                 ids = holder.frames.table.id_list()
@@ -208,14 +220,42 @@ class _Rebuild:
         await self._catalog.write(_add_chunks, held)
         return await self._catalog.read(_count_chunks)
 
+    async def _fill_from_index(self, index: IndexGeneration | None) -> set[str]:
+        """Take the chunks of an index; return the objects whose tables need not be read.
+
+        If one that it knows is gone, it is of no use: another may hold that one's chunks, too.
+        """
+        if index is None:
+            return set()
+        numbers = [self._numbers.get(name) for name in index.objects()]
+        if None in numbers:
+            return set()
+        try:
+            async for shard in index.shards():
+                rows = [(chunk, numbers[place]) for chunk, place in shard.rows()]
+                await self._catalog.write(_insert_chunks, rows)
+        except (*OBJECT_FAULTS, IndexError) as error:
+            _LOG.warning("index-unusable", name=index.name, what=str(error))
+            return set()
+        return {str(name) for name in index.objects()}
+
     # -- sources ---------------------------------------------------------------------------------
 
-    async def _fill_source(self, summary: SourceSummary) -> None:
-        with await self._reader.state_at(summary.id, LATEST_US) as state:
+    async def _fill_source(self, summary: SourceSummary) -> bool:
+        """Fill the tree of a source; False if its state cannot be had whole."""
+        try:
+            state = await self._reader.state_at(summary.id, LATEST_US)
+        except (VaultDamaged, NotFound) as error:
+            _LOG.error("source-begins-anew", source=summary.info.name, what=str(error))
+            return False
+        with state:
             if state.damage:
                 worst = state.damage[0]
-                raise VaultDamaged(f"{worst.name}: {worst.what}", name=worst.name)
+                what = f"{worst.name}: {worst.what}"
+                _LOG.error("source-begins-anew", source=summary.info.name, what=what)
+                return False
             self._files += await self._catalog.write(_fill_tree, summary, state)
+        return True
 
     # -- head ------------------------------------------------------------------------------------
 
@@ -223,17 +263,20 @@ class _Rebuild:
         journal = JournalReader(self._vault, self._vault.keys.writer)
         rows = await journal.list_segments()
         head = JournalHead(0, 0, FIRST_PREVIOUS, 0, is_sealed=False)
-        if rows:
-            last = await journal.read_segment(rows[-1])
-            is_sealed = self._is_sealed(last)
+        last = await _last_readable(journal, rows)
+        if last is not None:
             position = last.position
+            is_sealed = self._is_sealed(last)
             head = JournalHead(
                 position.epoch, position.seq + 1, last.hash, last.end_us, is_sealed=is_sealed
             )
-        epoch = await self._last_epoch()
-        if epoch is not None and epoch.epoch > head.epoch:
-            at_us = max(head.last_us, epoch.created_us)
-            head = JournalHead(epoch.epoch, 0, epoch.previous_hash, at_us, is_sealed=False)
+        if rows and (last is None or last.position != rows[-1].position):
+            # Nobody can say what stands there: this epoch is over, and its time is at most now.
+            end = rows[-1].position
+            _LOG.error("journal-damaged", name=rows[-1].name, remedy="a new epoch begins")
+            now_us = max(head.last_us, self._clock.now_us())
+            head = JournalHead(end.epoch, end.seq + 1, head.hash, now_us, is_sealed=True)
+        head = await self._beyond_epochs(head)
         self._fid_generation = max(self._fid_generation, head.epoch)
         await self._catalog.write(store_head, head)
 
@@ -244,17 +287,24 @@ class _Rebuild:
         records = last.records(self._vault.keys.secret_for)
         return bool(records) and records[-1].op == Op.SEAL
 
-    async def _last_epoch(self) -> EpochRecord | None:
+    async def _beyond_epochs(self, head: JournalHead) -> JournalHead:
+        """Return the head if an epoch was begun that has no segment yet."""
         keys = self._vault.keys
-        prefix = layout.epoch_prefix(keys.domain, keys.writer)
-        last: BlobName | None = None
-        async for info in self._vault.store.scan(prefix):
-            if layout.parse_epoch_name(info.name) is not None:
-                last = info.name
-        if last is None:
-            return None
-        data = await self._vault.store.get(last)
-        return decode_epoch(data, self._vault.verify_keys[keys.writer])
+        names = [
+            info.name
+            async for info in self._vault.store.scan(layout.epoch_prefix(keys.domain, keys.writer))
+            if (layout.parse_epoch_name(info.name) or 0) > head.epoch
+        ]
+        if not names:
+            return head
+        newest = layout.parse_epoch_name(names[-1]) or 0
+        try:
+            data = await self._vault.store.get(names[-1])
+            epoch = decode_epoch(data, self._vault.verify_keys[keys.writer])
+        except OBJECT_FAULTS:
+            return JournalHead(newest, 0, head.hash, head.last_us, is_sealed=True)
+        at_us = max(head.last_us, epoch.created_us)
+        return JournalHead(newest, 0, epoch.previous_hash, at_us, is_sealed=False)
 
     async def _raise_fids(self) -> None:
         """Never give out a fid that anything in the vault uses."""
@@ -272,6 +322,16 @@ class _Rebuild:
                 highest = max(highest, *(parse_version_key(key) or 0 for key in keys), 0)
         generation = max(self._fid_generation, highest >> FID_EPOCH_SHIFT) + _FID_MARGIN
         await self._catalog.write(put_value, "fid_generation", generation)
+
+
+async def _last_readable(journal: JournalReader, rows: Sequence[SegmentRow]) -> Segment | None:
+    """Return the newest segment that authenticates, not far from the end."""
+    for row in list(reversed(rows))[:_LOOK_BACK]:
+        try:
+            return await journal.read_segment(row)
+        except OBJECT_FAULTS:
+            continue
+    return None
 
 
 def _kind_of(name: str) -> Kind:
@@ -292,6 +352,12 @@ def _upload_order(info: BlobInfo) -> tuple[int, int, str]:
     if _kind_of(info.name) is Kind.PACK:
         return 0, 0, info.name
     return 2, info.modified_us, info.name
+
+
+def _insert_chunks(
+    connection: sqlite3.Connection, rows: Sequence[tuple[bytes, int | None]]
+) -> None:
+    connection.executemany("INSERT OR IGNORE INTO chunk VALUES (?, ?)", rows)
 
 
 def _add_chunks(connection: sqlite3.Connection, held: list[tuple[int, list[bytes]]]) -> None:
@@ -325,6 +391,8 @@ def _fill_tree(connection: sqlite3.Connection, summary: SourceSummary, state: Tr
     )
     number = cursor.lastrowid
     assert number is not None
+    # Until when it was covered, only the lost catalog knew: the gap begins with the last record.
+    put_value(connection, f"covered:{summary.info.name}", max(state.at_us, 1))
     for part in _parts(state.rows()):
         connection.executemany("INSERT INTO dirent VALUES (?,?,?,?)", _dirents(part, number))
         connection.executemany(

@@ -24,7 +24,7 @@ from streamd.format.segment import Segment
 from streamd.maintenance.affected import AffectedSearch
 from streamd.maintenance.live import LiveSet
 from streamd.maintenance.verify_content import ContentCheck
-from streamd.maintenance.verify_listing import ListingCheck
+from streamd.maintenance.verify_listing import ListingCheck, is_known_name, prove
 from streamd.maintenance.verify_report import FrameId, Level, VerifyReport
 from streamd.model.ids import SourceId, WriterId
 from streamd.policy.sampling import sample_size
@@ -91,6 +91,7 @@ class Verifier:
             for journal in self._states.journals():
                 await self._verify_journal(journal, live, hashes)
             await self._verify_indexes()
+            await self._verify_control()
             roots = await self._verify_checkpoints(live)
             await self._verify_replays(roots)
             await live.mark_lists(
@@ -156,11 +157,29 @@ class Verifier:
                 continue
             try:
                 manifest = await read_manifest(self._vault, name)
-                index = IndexGeneration(self._vault, manifest, name)
-                async for _ in index.shards():
-                    self.report.run_count += 1
             except OBJECT_FAULTS as error:
                 self.report.found(name, str(error))
+                continue
+            index = IndexGeneration(self._vault, manifest, name)
+            for row in manifest.shards:
+                self.report.run_count += 1
+                try:
+                    await index.read(row)
+                except OBJECT_FAULTS as error:
+                    self.report.found(index.full_name(row), str(error))
+
+    async def _verify_control(self) -> None:
+        """Read the epoch records, the condemn lists and the final lists."""
+        domain = layout.domain_prefix(self._vault.keys.domain)
+        for letter in ("e", "g"):
+            async for info in self._vault.store.scan(f"{domain}{letter}/"):
+                if not is_known_name(info.name):
+                    continue
+                try:
+                    data = await self._vault.store.get(info.name)
+                    await in_thread(partial(prove, self._vault, info.name, data))
+                except OBJECT_FAULTS as error:
+                    self.report.found(info.name, str(error))
 
     async def _verify_checkpoints(
         self, live: LiveSet

@@ -6,7 +6,7 @@ be damaged, its chunks are looked for elsewhere. An unreadable object is noted i
 never stands in the way of what does not need it.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
@@ -94,9 +94,15 @@ class ChunkReader:
 
     # -- indexes ---------------------------------------------------------------------------------
 
-    async def holders(self, role: Role | None = None) -> AsyncIterator[Holder]:
-        """Yield the frames of every pack and segment, packs first, the newest first."""
-        async for info, result in in_waves(await self._listed(), self._load, width=WIDTH):
+    async def holders(
+        self, role: Role | None = None, *, without: Container[str] = ()
+    ) -> AsyncIterator[Holder]:
+        """Yield the frames of every pack and segment, packs first, the newest first.
+
+        Objects whose names are in `without` are not read.
+        """
+        infos = [info for info in await self._listed() if info.name not in without]
+        async for info, result in in_waves(infos, self._load, width=WIDTH):
             if isinstance(result, Exception):
                 self._note(info.name, str(result))
                 continue

@@ -69,7 +69,7 @@ class IndexGeneration:
     async def shards(self) -> AsyncIterator[IndexShard]:
         """Yield every shard, one at a time. Raises VaultDamaged, BlobNotFound."""
         for row in self.manifest.shards:
-            yield await self._read(row)
+            yield await self.read(row)
 
     async def _shard(self, number: int) -> IndexShard | None:
         row = self._rows.get(number)
@@ -78,7 +78,7 @@ class IndexGeneration:
         known = self._shards.get(number)
         if known is None:
             try:
-                known = await self._read(row)
+                known = await self.read(row)
             except OBJECT_FAULTS as error:
                 self.damage.append(Damage(self.full_name(row), str(error)))
                 del self._rows[number]
@@ -88,7 +88,8 @@ class IndexGeneration:
             self._shards[number] = known
         return known
 
-    async def _read(self, row: ShardRow) -> IndexShard:
+    async def read(self, row: ShardRow) -> IndexShard:
+        """Return one shard, authenticated. Raises VaultDamaged, BlobNotFound."""
         data = await self._vault.store.get(self.full_name(row))
         if envelope.signed_hash(data) != row.hash:
             raise VaultDamaged("an index shard is not the one that the manifest names")

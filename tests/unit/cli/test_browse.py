@@ -9,7 +9,7 @@ import pytest
 from vaultbuilder import START_US, TICK_US, VaultBuilder
 
 from streamd.cli.main import main
-from streamd.daemon import compose
+from streamd.daemon import compose, unlocking
 
 WWW = b"/srv/www"
 BAD = b"/srv/www/caf\xe9\n"
@@ -36,10 +36,12 @@ def build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         asyncio.run(recipe(builder))
 
         @asynccontextmanager
-        async def lend(_config):
+        async def lend(_config, *, receiving=None):
+            del receiving
             yield builder.vault
 
         monkeypatch.setattr(compose, "open_vault_for_reading", lend)
+        monkeypatch.setattr(unlocking, "open_vault_for_reading", lend)
         return builder
 
     return use

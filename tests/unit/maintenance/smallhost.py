@@ -175,6 +175,10 @@ class SmallHost:
         """The source holds these files now; returns the instant of the record."""
         return await self.commit(await self.seal(source, files, mark=mark))
 
+    async def finish_epoch(self) -> None:
+        """Stop in good order: the epoch is sealed."""
+        await self.put_all(await self.catalog.write(self.journal.seal))
+
     def _fid(self) -> int:
         self.next_fid += 1
         return self.next_fid
