@@ -15,7 +15,7 @@ from streamd.daemon.compose import open_reading_store
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.meters import Meters
 from streamd.daemon.unlocking import unlock_with
-from streamd.daemon.upkeep import MetaKeys, rule_of, rules_of, site_of
+from streamd.daemon.upkeep import MetaKeys, rule_of, rules_of, site_of, storage_now_us
 from streamd.effects import SystemClock, SystemEntropy
 from streamd.errors import DaemonUnreachable, ExitCode
 from streamd.maintenance import expire
@@ -175,6 +175,7 @@ async def _enforce(
         only=source,
         accept_loss=accept_loss,
         progress=_show,
+        now_us=await storage_now_us(host),
     )
     return run_facts(report)
 

@@ -14,7 +14,7 @@ from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
 from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
-from streamd.errors import PolicyRefused, StreamdError, UsageInvalid
+from streamd.errors import PolicyRefused, StreamdError, UsageInvalid, VaultUnreachable
 from streamd.format.keys import KeyChain, Role
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
@@ -31,6 +31,7 @@ FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
 DOCUMENTS_RETRY_SECONDS: Final = 3600.0
 KEEP_SECONDS: Final = 900.0  # how often checkpoints and runs are looked at
+SKEW_WARN_US: Final = 60 * MICROSECONDS
 _LOG: Final = get_logger("upkeep")
 
 
@@ -103,6 +104,7 @@ class Upkeep:
                 timezone=timezone_name(config.timezone),
                 only=str(args["source"]) if args.get("source") else None,
                 accept_loss=bool(args.get("accept_loss")),
+                now_us=await storage_now_us(host),
             )
         self._measure(report)
         if host.uploader is not None:
@@ -177,6 +179,30 @@ class Upkeep:
                 self._host.meters.copy(room)
                 if size:
                     _LOG.info("evicted", objects=count, bytes=size)
+
+
+async def storage_now_us(host: Host) -> int:
+    """Return the time by the storage's clock: a host's that is ahead must not expire anything.
+
+    A directory has no clock of its own. Raises VaultUnreachable when a container does not say.
+    """
+    now_us = host.clock.now_us()
+    uplink = host.stores.uplink
+    if uplink is None:
+        return now_us
+    skew_us = await uplink.skew_us()
+    if skew_us is None:
+        raise VaultUnreachable(
+            "the storage does not say what time it is", endpoint=host.config.vault.url
+        )
+    host.meters.metrics.clock_skew_seconds.set(skew_us / MICROSECONDS)
+    if abs(skew_us) > SKEW_WARN_US:
+        _LOG.warning(
+            "clock-skewed",
+            seconds=skew_us / MICROSECONDS,
+            remedy="have the host follow a time server; retention goes by the storage's clock",
+        )
+    return now_us - skew_us
 
 
 def rule_of(policy: PolicyConfig) -> Rule:

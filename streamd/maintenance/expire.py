@@ -216,15 +216,19 @@ async def run(
     accept_loss: bool = False,
     upload_patience_seconds: float = 60.0,
     progress: Progress = _silent,
+    now_us: int | None = None,
 ) -> RetentionReport:
     """Enforce the rules; `default` is that of sources that `rules` does not name.
 
+    `now_us` is the time to judge by, where the storage knows it better than this host's clock.
     `quiesce` returns when every batch that capture began before the call is committed or dropped.
     Raises NotFound, PolicyRefused if a changed rule drops too much, and VaultDamaged if something
     that is needed cannot be read: then nothing was deleted.
     """
     one = _Run(site, quiesce, upload_patience_seconds, progress)
-    return await one.run(rules, default, timezone=timezone, only=only, accept_loss=accept_loss)
+    return await one.run(
+        rules, default, timezone=timezone, only=only, accept_loss=accept_loss, now_us=now_us
+    )
 
 
 class _Run:
@@ -248,11 +252,12 @@ class _Run:
         timezone: str,
         only: str | None,
         accept_loss: bool,
+        now_us: int | None,
     ) -> RetentionReport:
         await self._site.finish_puts()
         is_finished = await self._generations.finish(self._is_durable)
         reader = StateReader(self._site.vault)
-        now_us = self._site.clock.now_us()
+        now_us = self._site.clock.now_us() if now_us is None else now_us
         histories = await read_histories(self._site.vault, reader)
         old_rules = rules_in_force(self._site.catalog)
         verdicts = _judge(

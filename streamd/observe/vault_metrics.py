@@ -85,6 +85,10 @@ class VaultMetrics(MetricSet):
         self.upload_pending_bytes = self._gauge(
             "upload_pending_bytes", "Bytes durable locally that wait for their upload."
         )
+        self.clock_skew_seconds = self._gauge(
+            "clock_skew_seconds",
+            "This host's clock minus the storage's; 0 within what the way of an answer takes.",
+        )
         self.spool_full = self._gauge(
             "spool_full", "1 while capture waits for room in the local copy."
         )

@@ -55,6 +55,9 @@ class Candidate(NamedTuple):
     has_checkpoint: bool = False
 
 
+FUTURE_SLACK_US: Final = 300 * 1_000_000  # by which clocks may differ
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """A retention policy: the length of the continuous window, and how many slots of each class."""
@@ -104,6 +107,8 @@ def decide(
 
     Of several candidates at one instant the last one stands for the instant in slots. Costs a
     few steps per kept slot and one small tuple per candidate: a million take about a second.
+    What was recorded by a clock that was ahead is kept and uses up no slot: it must not push out
+    what is older.
     """
     times = [candidate.at_us for candidate in candidates]
     assert all(map(int.__le__, times, times[1:])), "candidates are not in ascending order"
@@ -113,8 +118,9 @@ def decide(
         extra.setdefault(len(times) - 1, []).append(NEWEST)
     if window_at:
         extra.setdefault(window_at - 1, []).append(WINDOW_BASE)
+    present = bisect_right(times, now_us + FUTURE_SLACK_US)
     for name, count in rule.counts():
-        for index, slot in _newest_of_slots(times, name, count, ZoneInfo(timezone)):
+        for index, slot in _newest_of_slots(times[:present], name, count, ZoneInfo(timezone)):
             extra.setdefault(index, []).append(f"{name} {slot}")
     for index, candidate in enumerate(candidates):
         if candidate.hold_until_us > now_us:

@@ -33,4 +33,7 @@ def allot(total: int, strata: Sequence[int]) -> list[int]:
         for index in order:
             if sum(found) < total and found[index] < strata[index]:
                 found[index] += 1
+    least = sum(1 for size in strata if size)
+    while sum(found) > max(total, least):  # small strata were rounded up: the largest pays
+        found[found.index(max(found))] -= 1
     return found

@@ -10,7 +10,8 @@ Importing this module imports the SDK; only the composition root does so, and on
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -40,6 +41,7 @@ from streamd.storage.port import BlobInfo, BlobName, Bytes
 from streamd.storage.rate import ByteRate
 
 _T = TypeVar("_T")
+SKEW_MIN_US: Final = 3 * MICROSECONDS  # less cannot be told from the way of the answer
 _DEADLINE_SECONDS: Final = 15.0
 _SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
 _ASSUMED_BYTES: Final = 32 << 20  # of an object whose size we do not know
@@ -83,6 +85,14 @@ class AzureBlobStore:
         self._connecting = asyncio.Lock()
         self._connection: Connection | None = None
         self._retired: list[Connection] = []
+        self.skew_us: int | None = None  # this host's clock minus the service's, at its last answer
+
+    def _note_date(self, date: str) -> None:
+        """Compare the clocks; an answer's date is in whole seconds, and took time to arrive."""
+        with suppress(ValueError, TypeError):
+            theirs_us = int(parsedate_to_datetime(date).timestamp()) * MICROSECONDS
+            skew_us = self._clock.now_us() - theirs_us
+            self.skew_us = 0 if abs(skew_us) < SKEW_MIN_US else skew_us
 
     async def put(self, name: BlobName, data: Bytes) -> None:
         """Create `name` by one request; see the port."""
@@ -346,6 +356,7 @@ class AzureBlobStore:
                     sending=sending,
                     receiving=receiving,
                     on_token=self._observer.token_renewed,
+                    on_date=self._note_date,
                 )
             return self._connection
 

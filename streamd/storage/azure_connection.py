@@ -72,6 +72,7 @@ async def connect(
     sending: ByteRate | None = None,
     receiving: ByteRate | None = None,
     on_token: Callable[[int], None] = lambda _: None,
+    on_date: Callable[[str], None] = lambda _: None,
 ) -> Connection:
     """Return a connection; nothing is sent. Raises ConfigInvalid."""
     context = await asyncio.to_thread(tls_context, access.ca_file)
@@ -87,6 +88,7 @@ async def connect(
             silence_seconds=_SILENCE_SECONDS,
             sending=sending,
             receiving=receiving,
+            on_date=on_date,
         )
 
     try:

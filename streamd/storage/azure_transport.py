@@ -7,7 +7,7 @@ bodies over TLS that costs three times the CPU and nine times the memory of what
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextvars import ContextVar
 from typing import Any, Final
 
@@ -32,7 +32,8 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
 
     `session` stays the caller's. Everything goes through `proxy` if there is one.
     `silence_seconds` may pass between the end of a request and each part of its answer. Bodies are
-    sent and received at no more than the rates `sending` and `receiving`, slice by slice.
+    sent and received at no more than the rates `sending` and `receiving`, slice by slice. The
+    service's clock, as each answer has it, goes to `on_date`.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
         silence_seconds: float,
         sending: ByteRate | None = None,
         receiving: ByteRate | None = None,
+        on_date: Callable[[str], None] = lambda _: None,
     ) -> None:
         super().__init__(
             session=session,
@@ -55,12 +57,15 @@ class SlicingTransport(AioHttpTransport):  # type: ignore[misc]
         self._proxy = proxy
         self._sending = sending
         self._receiving = receiving
+        self._on_date = on_date
 
     async def send(self, request: Any, **config: Any) -> Any:
         """Send one request; called by the SDK."""
         if self._proxy is not None:
             config["proxy"] = self._proxy
         response = await super().send(request, **config)
+        if date := response.headers.get("Date"):
+            self._on_date(date)
         if self._receiving is not None:
             _pace(response, self._receiving)
         return response

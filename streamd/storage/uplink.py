@@ -23,6 +23,8 @@ _Signature = tuple[tuple[int, int, int] | None, ...]
 class Renewable(Protocol):
     """A store whose credentials can be exchanged while it is used."""
 
+    skew_us: int | None  # this host's clock minus the service's; None: it has not answered yet
+
     async def renew(self, access: AzureAccess) -> None:
         """Use `access` from the next request on."""
 
@@ -109,6 +111,12 @@ class Uplink:
         await self._store.renew(access)
         self._observer.credential_read(access)
         self.governor.hurry()
+
+    async def skew_us(self) -> int | None:
+        """Return how far this host's clock is ahead of the service's; None if that is unknown."""
+        if self._store.skew_us is None:
+            await self._probe()
+        return self._store.skew_us
 
     async def _probe(self) -> None:
         try:

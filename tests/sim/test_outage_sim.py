@@ -95,7 +95,7 @@ class Told:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(60 + HOURS * 3)
+@pytest.mark.timeout(120 + HOURS * 8)
 def test_after_days_without_the_container_the_line_is_full_and_nothing_is_lost(tmp_path) -> None:
     catalog = Catalog(str(tmp_path))
     try:

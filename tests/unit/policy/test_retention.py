@@ -32,8 +32,10 @@ def us(text: str, zone: str = "UTC") -> int:
 NOW = us("2026-11-22T12:00")
 
 
-def reasons(times: list[str], rule: Rule, zone: str = "UTC") -> dict[str, tuple[str, ...]]:
-    decisions = decide([Candidate(us(t, zone)) for t in times], rule, now_us=NOW, timezone=zone)
+def reasons(
+    times: list[str], rule: Rule, zone: str = "UTC", *, now_us: int = NOW
+) -> dict[str, tuple[str, ...]]:
+    decisions = decide([Candidate(us(t, zone)) for t in times], rule, now_us=now_us, timezone=zone)
     return {time: decision.reasons for time, decision in zip(times, decisions, strict=True)}
 
 
@@ -115,7 +117,8 @@ def test_days_are_those_of_the_time_zone() -> None:
 
 
 def test_a_week_begins_on_monday_and_may_belong_to_another_year() -> None:
-    kept = reasons(["2026-12-27", "2026-12-28", "2027-01-03"], Rule(weekly=9))
+    later = 2_000_000_000_000_000
+    kept = reasons(["2026-12-27", "2026-12-28", "2027-01-03"], Rule(weekly=9), now_us=later)
     assert kept["2026-12-27"][-1] == "weekly 2026-W52"
     assert kept["2027-01-03"][-1] == "weekly 2026-W53"
     assert not any(why.startswith("weekly") for why in kept["2026-12-28"])
@@ -173,3 +176,14 @@ def test_loss_ratio_counts_old_points_by_themselves() -> None:
 )
 def test_a_version_lives_while_something_shows_it(born: int, died: int, lives: bool) -> None:
     assert version_lives(born, died, [5, 50], 100) is lives
+
+
+def test_points_of_a_clock_that_was_ahead_push_nothing_out() -> None:
+    past = [Candidate(us("2026-11-18")), Candidate(us("2026-11-19"))]
+    ahead = [Candidate(us(f"2036-01-{day:02}")) for day in range(1, 20)]
+    rule = Rule(daily=2, yearly=1)
+    now_us = us("2026-11-20")
+    decisions = decide([*past, *ahead], rule, now_us=now_us)
+    assert all(decision.keep for decision in decisions)
+    assert decisions[0].reasons == ("daily 2026-11-18",)
+    assert not decide([*past, *ahead], rule, now_us=us("2036-02-01"))[0].keep
