@@ -128,6 +128,8 @@ def _facts(status: DaemonStatus) -> list[str]:
         )
         if status.upload_limit_reason != "none":
             lines.append(f"traffic    {_traffic(status)}")
+    if status.role != "full":
+        lines.append("role       write-only: reading commands and retention need --kit")
     retention = status.retention_last_us
     return [
         *lines,

@@ -47,9 +47,13 @@ async def follow_keys(host: "Host") -> None:
 
 def describe_keys(host: "Host") -> None:
     """Show in the metrics what this host may do with the vault."""
-    keys = host.vault.keys
-    role = "full" if keys.host.is_full else "write-only"
-    host.meters.metrics.set_keys(role=role, generation=keys.public.generation)
+    generation = host.vault.keys.public.generation
+    host.meters.metrics.set_keys(role=role_of(host), generation=generation)
+
+
+def role_of(host: "Host") -> str:
+    """Return what this host may do with the vault: full or write-only."""
+    return "full" if host.vault.keys.host.is_full else "write-only"
 
 
 async def _follow_file(host: "Host") -> None:

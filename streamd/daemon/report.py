@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamd import __version__
 from streamd.catalog import dirty, objects
+from streamd.daemon.following import role_of
 from streamd.daemon.status import (
     DaemonStatus,
     DestinationStatus,
@@ -58,6 +59,7 @@ class DaemonReport:
             upload_limit_bytes_per_second=traffic.bytes_per_second,
             upload_limit_reason=traffic.reason,
             upload_limit_until_us=traffic.until_us,
+            role=role_of(host),
             retention_last_us=daemon.upkeep.last_success_us if daemon.upkeep is not None else 0,
         )
 

@@ -94,6 +94,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     upload_limit_bytes_per_second: int | None = None  # None: no limit, 0: paused
     upload_limit_reason: str = "none"  # none, paused, ordered, window
     upload_limit_until_us: int = 0  # 0: no end is set
+    role: str = "full"  # of this host: write-only means that it cannot read the vault
     spool_full_since_us: int = 0  # capture waits for room in the local copy; 0: it does not
 
 
