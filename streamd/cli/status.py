@@ -1,6 +1,7 @@
 """`streamd status`: what is protected and what is not, on one screen, worst first."""
 
 from collections import Counter
+from typing import Final
 
 import msgspec
 
@@ -18,6 +19,7 @@ from streamd.daemon.status import (
 )
 from streamd.errors import ExitCode
 
+WATCHES_SHOWN: Final = 5  # of each source; `--json` has more
 _HEADERS = ("source", "state", "lag", "rpo", "watched by", "waiting", "problems", "entries")
 
 
@@ -85,6 +87,12 @@ def _watchers(modes: dict[str, str]) -> str:
 def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
     """Return what is wrong in words, and what to do next."""
     notes = [f"{source.name}: {source.message}" for source in ordered if source.message]
+    notes += [
+        f"{source.name}: {watch.path} is watched by {watch.mode} ({watch.why})"
+        for source in ordered
+        for watch in source.watches[:WATCHES_SHOWN]
+        if watch.why
+    ]
     if status.config_error:
         notes.append(
             f"the last reload was refused, the old configuration runs on: {status.config_error}"

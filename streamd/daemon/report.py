@@ -17,6 +17,7 @@ from streamd.daemon.status import (
     WatchFacts,
     overall_state,
     problem_line,
+    watch_lines,
 )
 from streamd.errors import NotFound, UsageInvalid
 
@@ -94,6 +95,7 @@ class DaemonReport:
             rpo_seconds=running.config.rpo_seconds,
             destinations=destinations,
             watch_modes={os.fsdecode(path): mode for path, mode in modes.items()},
+            watches=watch_lines(protection.stream.source.watches),
             unprotected_changes=progress.dirty_count,
             problems=progress.problem_count,
             fuzzy=progress.fuzzy_count,

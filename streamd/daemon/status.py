@@ -6,7 +6,7 @@ added to. Times are microseconds since the epoch, 0 when it has not happened yet
 
 import base64
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final, Literal
 
 import msgspec
@@ -14,9 +14,11 @@ import msgspec
 from streamd.catalog.dirty import Problem
 from streamd.errors import ExitCode
 from streamd.policy.classes import class_of, remedy_of
+from streamd.sources.port import Watch
 
 SourceState = Literal["starting", "scanning", "protected", "lagging", "source-missing", "failed"]
 OverallState = Literal["protected", "lagging", "incomplete"]
+WATCHES_MAX: Final = 200  # shown of one source
 _BADNESS: Final[dict[str, int]] = {
     "failed": 5,
     "source-missing": 4,
@@ -38,6 +40,14 @@ class DestinationStatus(msgspec.Struct, frozen=True, kw_only=True):
     lag_seconds: float | None
 
 
+class WatchLine(msgspec.Struct, frozen=True, kw_only=True):
+    """How a path, a mount below it or a polled directory is watched; `why` not better, if so."""
+
+    path: str
+    mode: str
+    why: str = ""
+
+
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How one source stands. `message` says in words what is wrong or under way."""
 
@@ -47,6 +57,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     rpo_seconds: float
     destinations: tuple[DestinationStatus, ...]
     watch_modes: dict[str, str]  # path → fanotify, inotify, polling …
+    watches: tuple[WatchLine, ...] = ()  # the same for each part that is watched for itself
     unprotected_changes: int = 0
     problems: int = 0
     fuzzy: int = 0
@@ -204,3 +215,12 @@ def verdict(status: DaemonStatus) -> ExitCode:
     """Return the exit code of `streamd status`: OK only when everything is protected."""
     is_protected = status.state == overall_state(status.sources) == "protected"
     return ExitCode.OK if is_protected else ExitCode.INCOMPLETE
+
+
+def watch_lines(watches: Mapping[bytes, Watch]) -> tuple[WatchLine, ...]:
+    """Return how the parts of a source are watched, the first of very many; the worst first."""
+    best_last = sorted(watches.items(), key=lambda one: (not one[1].why, one[0]))
+    return tuple(
+        WatchLine(path=path.decode(errors="replace"), mode=watch.mode, why=watch.why)
+        for path, watch in best_last[:WATCHES_MAX]
+    )

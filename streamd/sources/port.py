@@ -78,6 +78,13 @@ class WatchBatch:
     trees: bytes = b""
 
 
+class Watch(NamedTuple):
+    """How one part of a source is watched, and in words why not better; empty: it is the best."""
+
+    mode: str
+    why: str = ""
+
+
 class Outcome(StrEnum):
     """How reading one entry ended; also a metric label and the reason in `streamd problems`."""
 
@@ -162,6 +169,10 @@ class Source(Protocol):
     @property
     def watch_modes(self) -> Mapping[bytes, str]:
         """For each root, how it is watched: fanotify, inotify or polling."""
+
+    @property
+    def watches(self) -> "Mapping[bytes, Watch]":
+        """How each part that is watched for itself is: the roots, mounts and polled directories."""
 
     def watch(self) -> AsyncIterator[WatchBatch]:
         """Start watching; the first batch comes at once and says that the marks are in place.

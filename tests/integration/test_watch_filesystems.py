@@ -82,3 +82,33 @@ async def test_a_volume_and_its_subvolumes_share_one_mark(disk, tmp_path):
             (volume / "f").write_text("x")
             assert await through.names(volume) == {"f"}
             assert await directly.names(alone) == {"f"}
+
+
+async def test_on_an_overlay_inotify_is_used_and_status_can_say_why(tmp_path):
+    for name in ("lower", "upper", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/f").write_text("x")
+    options = ",".join(
+        f"{key}={tmp_path / name}"
+        for key, name in (("lowerdir", "lower"), ("upperdir", "upper"), ("workdir", "work"))
+    )
+    with mounted(tmp_path / "merged", "-t", "overlay", "-o", options, "none") as merged:
+        source = make_source(merged)
+        async with watching(source) as watched:
+            root = os.fsencode(merged)
+            assert source.watch_modes == {root: "inotify"}
+            assert source.watches[root].mode == "inotify"
+            assert source.watches[root].why.startswith("fanotify: ")
+            (merged / "f").write_text("copied up")
+            assert await watched.names(merged) == {"f"}
+
+
+async def test_a_mount_below_the_path_is_watched_for_itself(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    with mounted(tree / "inner", "-t", "tmpfs", "none") as inner:
+        source = make_source(tree)
+        async with watching(source) as watched:
+            assert set(source.watches) == {os.fsencode(tree), os.fsencode(inner)}
+            (inner / "f").write_text("x")
+            assert await watched.names(inner) == {"f"}

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from watch_tools import make_source, watching
@@ -144,6 +145,11 @@ async def test_beyond_the_limit_of_watches_a_part_is_polled(tree, monkeypatch):
         batch = await watched.seen()
         assert (batch.gap, batch.scope) == ("watch-limit", os.fsencode(tree / "a"))
         assert source.watch_modes == {os.fsencode(tree): "polling"}
+        polled = source.watches[os.fsencode(tree / "a")]
+        limit = int(Path("/proc/sys/fs/inotify/max_user_watches").read_text())
+        assert polled.mode == "polling"
+        assert f"sysctl -w fs.inotify.max_user_watches={limit * 2}" in polled.why
+        assert source.watches[os.fsencode(tree)].mode == "inotify"
         batch = await watched.seen()
         assert batch.paths == {os.fsencode(tree / "a"): True}
         (tree / "f").write_text("x")

@@ -30,6 +30,7 @@ from streamd.sources.port import (
     ReadBatch,
     ReadRequest,
     ReadResult,
+    Watch,
     WatchBatch,
 )
 
@@ -98,6 +99,11 @@ class CommandSource:
     def watch_modes(self) -> Mapping[bytes, str]:
         """It is not watched: it runs by schedule."""
         return {self._root: MODE}
+
+    @property
+    def watches(self) -> Mapping[bytes, Watch]:
+        """There is nothing to say beside the schedule."""
+        return {}
 
     def due_us(self) -> int:
         """Return the last instant at which the program was due."""

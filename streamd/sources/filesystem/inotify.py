@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamd.effects import MICROSECONDS, Clock
+from streamd.observe.logging import get_logger
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.native import last_error
 from streamd.sources.filesystem.polling import PollingWatch
@@ -52,8 +53,12 @@ _HEAD: Final = struct.Struct("iIII")
 _WALK_SLICE: Final = 500  # directories added in one turn on the event loop
 _PARTNER_US: Final = MICROSECONDS  # how long the other half of a rename may take
 
+_LIMIT: Final = "/proc/sys/fs/inotify/max_user_watches"
+_LIMIT_KEY: Final = "fs.inotify.max_user_watches"
+_LIMIT_USUAL: Final = 65_536
 _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EACCES})
 
+_LOG: Final = get_logger("watch")
 _libc = ctypes.CDLL(None, use_errno=True)
 _add_watch = _libc["inotify_add_watch"]
 _add_watch.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32]
@@ -204,9 +209,21 @@ class InotifyWatch:
 
     def _report_limit(self) -> None:
         """Hand what could not be watched over to polling."""
+        if self._limited and not self.degraded:
+            _LOG.warning("watch-limit", remedy=limit_advice(), directories=len(self._limited))
         for directory in self._limited:
             if any(below(directory, tree) for tree in self._trees):
                 self._inbox.lose("watch-limit", directory)
                 self._polling.add(directory)
                 self.degraded.add(directory)
         self._limited.clear()
+
+
+def limit_advice() -> str:
+    """Say what an administrator does about the limit of watches: the line to run."""
+    try:
+        with open(_LIMIT, "rb") as file:
+            limit = int(file.read())
+    except (OSError, ValueError):
+        limit = _LIMIT_USUAL
+    return f"inotify: the limit of watches is reached: sysctl -w {_LIMIT_KEY}={limit * 2}"

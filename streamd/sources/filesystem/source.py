@@ -22,6 +22,7 @@ from streamd.sources.port import (
     Listing,
     ReadBatch,
     ReadRequest,
+    Watch,
     WatchBatch,
 )
 
@@ -77,6 +78,7 @@ class FilesystemSource:
         self._cloner = Cloner(clock, clone_directories)
         self._copier = sqlite_copier
         self._modes: dict[bytes, str] = {}
+        self._watches: dict[bytes, Watch] = {}
         prepare_leases()
 
     @property
@@ -94,6 +96,11 @@ class FilesystemSource:
         """For each root, how it is watched: fanotify, inotify or polling."""
         return self._modes
 
+    @property
+    def watches(self) -> Mapping[bytes, Watch]:
+        """How the roots, the mounts below them and what is polled are watched."""
+        return self._watches
+
     def watch(self) -> AsyncGenerator[WatchBatch, None]:
         """Start watching, see the port. Used by one task at a time."""
         shared = self._mount_watch or MountWatch(self._clock)
@@ -102,6 +109,7 @@ class FilesystemSource:
             self._clock,
             shared,
             self._modes,
+            self._watches,
             one_file_system=self._one_file_system,
             allowed=self._allowed_modes,
             poll_seconds=self._poll_seconds,

@@ -7,12 +7,12 @@ from typing import Final
 
 from streamd.effects import Clock
 from streamd.sources.filesystem.inbox import Inbox
-from streamd.sources.filesystem.inotify import InotifyWatch
+from streamd.sources.filesystem.inotify import InotifyWatch, limit_advice
 from streamd.sources.filesystem.mounts import PSEUDO_TYPES, Mount, MountTable
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.polling import POLL_SECONDS, PollingWatch
 from streamd.sources.filesystem.scope import TreeScope, below, split
-from streamd.sources.port import WatchBatch
+from streamd.sources.port import Watch, WatchBatch
 
 FANOTIFY: Final = "fanotify"
 INOTIFY: Final = "inotify"
@@ -34,6 +34,7 @@ class WatchSession:
         clock: Clock,
         shared: MountWatch,
         modes: dict[bytes, str],
+        watches: dict[bytes, Watch],
         *,
         one_file_system: bool,
         allowed: tuple[str, ...] = WATCH_MODES,
@@ -43,6 +44,7 @@ class WatchSession:
         self._clock = clock
         self._shared = shared
         self._modes = modes
+        self._watches = watches
         self._one_file_system = one_file_system
         self._allowed = allowed
         self._inbox = Inbox(scope)
@@ -55,6 +57,7 @@ class WatchSession:
 
     async def run(self) -> AsyncGenerator[WatchBatch, None]:
         """Yield batches until watching ends for all; the first one when all is watched."""
+        self._watches.clear()
         try:
             for root in self._scope.roots:
                 self._modes[root] = FANOTIFY
@@ -115,7 +118,7 @@ class WatchSession:
             for directory in self._inotify.degraded:
                 root = self._scope.root_of(directory)
                 if root is not None:
-                    self._worsen(root, POLLING)
+                    self._chosen(directory, root, POLLING, [limit_advice()])
             self._inotify.degraded.clear()
         polled = self._polling.drain(_READS_MAX)
         if polled is not None:
@@ -125,24 +128,30 @@ class WatchSession:
     def _watch(self, tree: bytes, root: bytes) -> None:
         """Watch `tree`, a root or a mount below it, by the best means that works."""
         self._trees[tree] = None
+        tried: list[str] = []
         for mode in self._allowed:
             try:
                 if mode == FANOTIFY:
                     self._subscribe(tree)
-                    self._worsen(root, mode)
+                    self._chosen(tree, root, mode, tried)
                     return
                 self._is_resumed = False
                 if mode == INOTIFY:
                     self._add_inotify(tree)
                 else:
                     self._polling.add(tree)
-            except OSError:
+            except OSError as error:
+                tried.append(f"{mode}: {error.strerror or error}")
                 continue
-            self._worsen(root, mode)
+            self._chosen(tree, root, mode, tried)
             return
         self._is_resumed = False
         self._polling.add(tree)
-        self._worsen(root, POLLING)
+        self._chosen(tree, root, POLLING, tried)
+
+    def _chosen(self, tree: bytes, root: bytes, mode: str, tried: list[str]) -> None:
+        self._watches[tree] = Watch(mode, "; ".join(tried))
+        self._worsen(root, mode)
 
     def _worsen(self, root: bytes, mode: str) -> None:
         """Show for a root the worst means that any part of it needs."""
@@ -213,6 +222,8 @@ class WatchSession:
         self._shared.unsubscribe(
             lambda known: known.inbox is self._inbox and known.configured == tree
         )
+        self._trees.pop(tree, None)
+        self._watches.pop(tree, None)
         if any(mount.point == tree for mount in self._mounts.mounts) or tree == root:
             self._watch(tree, root)
         if self._inotify is not None:

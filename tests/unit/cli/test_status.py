@@ -20,12 +20,15 @@ from streamd.daemon.status import (
     ProblemsReport,
     ReloadReport,
     SourceStatus,
+    WatchLine,
     overall_state,
     problem_line,
     verdict,
+    watch_lines,
     worst_first,
 )
 from streamd.errors import ConfigInvalid, ExitCode, NotFound
+from streamd.sources.port import Watch
 
 NOW_US = 1_790_000_000_000_000
 
@@ -291,3 +294,20 @@ def test_any_refusal_of_the_daemon_ends_with_its_own_code(daemon: Daemon, capsys
     daemon.answers["status"] = NotFound("nothing")
     assert main(["status"]) == 9
     assert "streamd: not-found: nothing; look with" in capsys.readouterr().err
+
+
+def test_the_screen_says_why_something_is_not_watched_well() -> None:
+    line = WatchLine(
+        path="/srv/web/deep", mode="polling", why="inotify: sysctl -w fs.inotify.max_user_watches=2"
+    )
+    text = screen(status(source("web", watches=(line, WatchLine(path="/srv/web", mode="inotify")))))
+    assert "web: /srv/web/deep is watched by polling (inotify: sysctl -w fs.inotify" in text
+    assert "/srv/web is watched" not in text
+
+
+def test_the_worst_watches_come_first_and_very_many_are_cut() -> None:
+    watches = {b"/%d" % number: Watch("fanotify") for number in range(500)}
+    watches[b"/499"] = Watch("polling", "no room")
+    lines = watch_lines(watches)
+    assert lines[0] == WatchLine(path="/499", mode="polling", why="no room")
+    assert len(lines) == 200
