@@ -129,5 +129,8 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     import uvloop
 
+    from streamd.daemon.memory import keep_buffers
+
+    keep_buffers()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

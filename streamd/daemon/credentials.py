@@ -3,8 +3,6 @@
 from typing import Final
 from urllib.parse import quote, urlsplit, urlunsplit
 
-from cryptography import x509
-
 from streamd.config.host import read_secret, secret_path
 from streamd.config.model import Config, SecretSource, VaultConfig
 from streamd.effects import MICROSECONDS
@@ -53,6 +51,8 @@ def credential_files(config: Config) -> CredentialFiles:
 
 def certificate_end_us(path: str) -> int:
     """Return when the certificate in a PEM file ends. Raises SecretUnreadable."""
+    from cryptography import x509  # of use for one kind of identity only
+
     try:
         with open(path, "rb") as file:
             certificate = x509.load_pem_x509_certificate(file.read())

@@ -11,7 +11,14 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
-import structlog
+# structlog would load rich, a tenth of the time that a command takes to start, for the tracebacks
+# of a console that we do not use.
+_HIDDEN: Final = [name for name in ("rich",) if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_HIDDEN, None))  # type: ignore[arg-type]  # None: cannot be imported
+import structlog  # noqa: E402
+
+for _name in _HIDDEN:
+    del sys.modules[_name]
 
 _VALUE_LENGTH_MAX: Final = 2_000  # a journal line stays readable, and journald does not split it
 _TRACE_LENGTH_MAX: Final = 16_000

@@ -10,6 +10,7 @@ from streamd.errors import DiskFull, StorageRefused, VaultDamaged, VaultUnreacha
 from streamd.storage.port import Bytes
 
 _COMPARE_BYTES: Final = 1 << 20
+_WRITE_BYTES: Final = 1 << 20
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _REFUSED: Final = {errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -39,10 +40,14 @@ def disk_errors(path: str) -> Iterator[None]:
 
 
 def write_all(handle: int, data: Bytes) -> None:
-    """Write all of `data` and return when it survives a power cut."""
+    """Write all of `data` and return when it survives a power cut.
+
+    In pieces: for a large buffer at once the kernel looks for large runs of free memory, and takes
+    up to six times as long when it finds none.
+    """
     rest = memoryview(data).cast("B")
     while rest:
-        rest = rest[os.write(handle, rest) :]
+        rest = rest[os.write(handle, rest[:_WRITE_BYTES]) :]
     os.fsync(handle)
 
 

@@ -1,0 +1,33 @@
+"""Large buffers are kept for the next use instead of being cleared by the kernel each time."""
+
+import os
+import subprocess
+import sys
+
+PROGRAM = """
+import resource
+from streamd.daemon.memory import keep_buffers
+keep_buffers()
+bytearray(8 << 20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    bytearray(8 << 20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def faults(**variables: str) -> int:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**env, **variables}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return int(done.stdout)
+
+
+def test_a_large_buffer_is_used_again():
+    assert faults() < 2048  # one buffer has that many pages, and there were fifty
+
+
+def test_settings_of_the_environment_are_left_alone():
+    assert faults(MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="131072") > 2048 * 20
