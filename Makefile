@@ -6,6 +6,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 SEEDS  ?= 200
 CASES  ?= 20000
+SOAK_SECONDS ?= 1800
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
@@ -70,6 +71,8 @@ system: setup                      ## against a real systemd, with kill -9
 fuzz: setup                        ## every parser, coverage-guided; CASES=1000000 for the long run
 	sh scripts/install_fuzzer.sh
 	$(BIN)/python tests/fuzz/run_atheris.py .run/fuzz -runs=$(CASES)
+soak: setup                        ## half an hour of trouble on the way to Azure; SOAK_SECONDS=n
+	STREAMD_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q -s tests/system/test_soak.py
 
 clean:                             ## remove what was made here
 	rm -rf $(VENV) .run .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -88,6 +88,11 @@ class BlobServer:
             await runner.cleanup()
 
     @property
+    def is_running(self) -> bool:
+        """Whether it listens."""
+        return self._runner is not None
+
+    @property
     def url(self) -> str:
         """Return scheme, host and port."""
         return f"{'http' if self._tls is None else 'https'}://127.0.0.1:{self.port}"
