@@ -1,7 +1,7 @@
 """How many large requests to have under way at once.
 
 Pure. Additive increase while one more brings goodput; decrease when requests only queue up for one
-another; half when the service or the link says that it is too much. Whether they queue up is seen
+another; half when the service says that it is too much. Whether they queue up is seen
 from the best time per byte so far, which is forgotten slowly.
 """
 

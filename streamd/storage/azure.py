@@ -43,7 +43,8 @@ from streamd.storage.rate import ByteRate
 _T = TypeVar("_T")
 SKEW_MIN_US: Final = 3 * MICROSECONDS  # less cannot be told from the way of the answer
 _DEADLINE_SECONDS: Final = 15.0
-_SLOWEST_BYTES_PER_SECOND: Final = 64 * 1024
+_SLOWEST_BYTES_PER_SECOND: Final = 4 * 1024  # 64 kbit/s, and half of it for whoever shares it
+_FIRST_BYTES: Final = 256 << 10  # of a body; each slice that leaves moves the deadline on
 _ASSUMED_BYTES: Final = 32 << 20  # of an object whose size we do not know
 _PAGE: Final = 5000  # names in one answer, the service's maximum
 _PAGE_BYTES: Final = 4 << 20  # about the size of such an answer
@@ -110,7 +111,7 @@ class AzureBlobStore:
                 return error
             return None
 
-        refusal = await self._call("put", name, len(content), upload)
+        refusal = await self._call("put", name, min(len(content), _FIRST_BYTES), upload)
         if refusal is not None and not await self._is_ours(name, content, refusal):
             raise BlobConflict(f"{name} exists with other bytes", name=name)
 
@@ -253,13 +254,15 @@ class AzureBlobStore:
         deadline = _DEADLINE_SECONDS + size_bytes / _SLOWEST_BYTES_PER_SECOND
         endpoint = self._address.host
         connection = await self._connected()
+        began = self._clock.monotonic()
         try:
             with self._observed(doing):
                 async with asyncio.timeout(deadline) as scope, connection.lent() as container:
                     DEADLINE.set(scope)
                     return await request(container)
         except TimeoutError as error:
-            what = f"{doing} {name}: no answer within {deadline:.0f} s"
+            waited = self._clock.monotonic() - began
+            what = f"{doing} {name}: no answer, given up after {waited:.0f} s"
             raise VaultUnreachable(what, endpoint=endpoint) from error
         except HttpResponseError as error:
             refused = self._meaning(error, doing, name)

@@ -19,6 +19,7 @@ from streamd.errors import (
     CredentialExpired,
     CredentialRejected,
     FirewallRefused,
+    PolicyRefused,
     ProxyRefused,
     RightMissing,
     StorageRefused,
@@ -45,6 +46,12 @@ _EXISTS: Final = {
 _MAY_EXIST: Final = {"AuthorizationPermissionMismatch", "AuthorizationFailure"}
 _CONTAINER_MISSING: Final = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"}
 _BLOB_MISSING: Final = {"BlobNotFound", "ResourceNotFound"}
+_LOCKED: Final = {
+    "BlobImmutableDueToPolicy",
+    "BlobImmutableDueToLegalHold",
+    "ContainerImmutable",
+    "LeaseIdMissing",
+}
 _THROTTLED_CODES: Final = {"ServerBusy", "AccountRequestRateExceeded", "TooManyRequests"}
 _DAMAGED: Final = {"InvalidRange"}
 _REJECTED: Final = {
@@ -120,6 +127,8 @@ def _by_code(answer: Answer, asked: Asked) -> StreamdError | None:
         return ContainerMissing(f"there is no container {container} ({code})", name=container)
     if code in _BLOB_MISSING and name:
         return BlobNotFound(f"there is no object {name}", name=name)
+    if code in _LOCKED and asked.doing == "delete":
+        return PolicyRefused(f"{name} must not be deleted yet: {code}")
     if code in _DAMAGED:
         return VaultDamaged(f"{name} ends before the requested range", name=name)
     return None

@@ -20,6 +20,7 @@ from streamd.storage.rate import ByteRate
 _SLICE_BYTES: Final = 256 * 1024
 _SLICE_BYTES_MIN: Final = 4 * 1024
 _SLICES_PER_SECOND: Final = 8  # at a limit, so that it holds over a few seconds, too
+_SLICE_SECONDS: Final = 75.0  # for the next slice, or the answer to the last one
 _CONNECTIONS_MAX: Final = 64
 _KEEPALIVE_SECONDS: Final = 60.0
 
@@ -94,6 +95,15 @@ async def _slices(body: bytes, rate: ByteRate | None) -> AsyncIterator[memoryvie
             await _take(rate, len(piece))
         yield piece
         start += len(piece)
+        _progress()
+
+
+def _progress() -> None:
+    """Move the deadline on: a slice has left, so that the line is slow, but not dead."""
+    deadline = DEADLINE.get()
+    if deadline is not None and (when := deadline.when()) is not None:
+        patience = asyncio.get_running_loop().time() + _SLICE_SECONDS
+        deadline.reschedule(max(when, patience))
 
 
 def _pace(response: Any, rate: ByteRate) -> None:

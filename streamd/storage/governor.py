@@ -200,10 +200,10 @@ class Governor:
             retry_after_seconds=error.retry_after_seconds,
         )
         self._set(circuit)
-        if cause in {"throttled", "unreachable"}:
+        if cause == "throttled":  # a line that was cut is as wide afterwards as before
             self._steer(self._window.congested())
-        if cause == "throttled" and self._observer is not None:
-            self._observer.slowed_down(circuit.retry_at - now)
+            if self._observer is not None:
+                self._observer.slowed_down(circuit.retry_at - now)
 
     def _set(self, circuit: Circuit) -> None:
         before, self._circuit = self._circuit, circuit

@@ -75,12 +75,14 @@ class BlobOperations:
 
     def _retire(self, blob: Blob, *, because_deleted: bool) -> None:
         """Make the current version an older one, or let it go if nothing keeps it."""
-        version, blob.current = blob.current, None
+        version = blob.current
         assert version is not None
+        if not self._account.versioning:
+            locks.check_unlocked(version, self._container, self._now)
+        blob.current = None
         if self._account.versioning:
             blob.older[version.id] = version
             return
-        locks.check_unlocked(version, self._container, self._now)
         if self._account.soft_delete is not None and because_deleted:
             version.deleted_at = self._now
             blob.older[version.id] = version
