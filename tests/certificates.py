@@ -29,9 +29,10 @@ class Authority:
         issued.configure_cert(context)
         return context
 
-    def files(self) -> tuple[Path, Path]:
+    def files(self, *, is_rsa: bool = False) -> tuple[Path, Path]:
         """Return the files of a certificate for 127.0.0.1, and of its key."""
-        issued = self._authority.issue_cert("127.0.0.1", "localhost")
+        kind = trustme.KeyType.RSA if is_rsa else trustme.KeyType.ECDSA
+        issued = self._authority.issue_cert("127.0.0.1", "localhost", key_type=kind)
         certificate, key = self._folder / "server.pem", self._folder / "server.key"
         for number, blob in enumerate(issued.cert_chain_pems):
             blob.write_to_path(str(certificate), append=number > 0)

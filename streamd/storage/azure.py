@@ -267,7 +267,7 @@ class AzureBlobStore:
         except HttpResponseError as error:
             refused = self._meaning(error, doing, name)
             if isinstance(refused, CredentialRejected):
-                connection.distrust()
+                await self._distrust(connection)
             raise refused from error
         except (AzureError, aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: what answered does not speak the protocol, such as a proxy's web page.
@@ -348,6 +348,14 @@ class AzureBlobStore:
         yield await self._call("list", prefix, _PAGE_BYTES, next_page)
         while token:
             yield await self._call("list", prefix, _PAGE_BYTES, next_page)
+
+    async def _distrust(self, connection: Connection) -> None:
+        """Get a new token for the next request, if tokens are what we use: this one is no good."""
+        async with self._connecting:
+            if connection.uses_tokens and self._connection is connection:
+                self._connection = None
+                self._retired.append(connection)
+                await connection.retire()
 
     async def _connected(self) -> Connection:
         async with self._connecting:

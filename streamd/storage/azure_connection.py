@@ -49,10 +49,10 @@ class Connection:
             if self._retired and not self._users:
                 await self.aclose()
 
-    def distrust(self) -> None:
-        """Get a new token for the next request, if tokens are what we use."""
-        if isinstance(self.credential, EarlyToken):
-            self.credential.forget()
+    @property
+    def uses_tokens(self) -> bool:
+        """Whether Entra ID vouches for us."""
+        return isinstance(self.credential, EarlyToken)
 
     async def retire(self) -> None:
         """Close it as soon as nobody uses it."""

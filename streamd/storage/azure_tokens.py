@@ -83,10 +83,6 @@ class EarlyToken:
         token = await self.get_token_info(*scopes, options={"claims": claims} if claims else None)
         return AccessToken(token.token, token.expires_on)
 
-    def forget(self) -> None:
-        """Ask for a new token the next time: the service did not take this one."""
-        self._token = None
-
     async def close(self) -> None:
         """Nothing is open between two renewals."""
 
