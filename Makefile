@@ -30,7 +30,7 @@ static: setup                      ## style, types, layers
 	$(BIN)/lint-imports
 
 check: static                      ## static checks and quick tests: under a minute, no network
-	$(BIN)/pytest -q -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
+	$(BIN)/pytest -q -n 2 -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
 
 cover: setup                       ## every branch of the pure core is run by a quick test
 	$(BIN)/coverage run -m pytest -q -m "$(QUICK)" tests/unit tests/property
@@ -39,7 +39,7 @@ cover: setup                       ## every branch of the pure core is run by a 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
-	STREAMD_SIM_SEEDS=1000 $(BIN)/pytest
+	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
 	sh scripts/run_demo.sh $(DIR)

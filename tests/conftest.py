@@ -51,6 +51,25 @@ class _SkipWatch:
             terminalreporter.write_line(f"skipped in CI, which is a failure: {line}", red=True)
 
 
+# what `make cover` has run a moment before, when STREAMD_COVERED says so
+_COVERED_FOLDERS = ("unit", "property")
+_NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`make test` runs the quick tests of the core once, under coverage, and not again."""
+    if not os.environ.get("STREAMD_COVERED"):
+        return
+    folders = [Path(__file__).parent / name for name in _COVERED_FOLDERS]
+    left, covered = [], []
+    for item in items:
+        is_quick = not any(item.get_closest_marker(name) for name in _NOT_QUICK)
+        was_run = is_quick and any(item.path.is_relative_to(folder) for folder in folders)
+        (covered if was_run else left).append(item)
+    config.hook.pytest_deselected(items=covered)
+    items[:] = left
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI"):
         config.pluginmanager.register(_SkipWatch(), "no-skips-in-ci")
