@@ -21,6 +21,7 @@ def write_private(path: str, data: bytes) -> None:
         with os.fdopen(os.open(new, flags, MODE), "wb") as file:
             file.write(data)
             file.flush()
+            _keep_owner(path, file.fileno())
             os.fsync(file.fileno())
         os.rename(new, path)
         directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
@@ -30,6 +31,16 @@ def write_private(path: str, data: bytes) -> None:
             os.close(directory)
     except OSError as error:
         raise SecretUnreadable(f"{path} cannot be written: {error.strerror}", path=path) from error
+
+
+def _keep_owner(path: str, descriptor: int) -> None:
+    """Give a file that replaces another to whom that one belonged: root works for a service."""
+    try:
+        known = os.stat(path, follow_symlinks=False)
+    except FileNotFoundError:
+        return
+    if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
+        os.fchown(descriptor, known.st_uid, known.st_gid)
 
 
 def _discard(path: str) -> None:

@@ -27,12 +27,13 @@ async def follow_keys(host: "Host") -> None:
     """
     keys = host.vault.keys
     before = (keys.public.generation, keys.host.is_full, keys.host.signing_key)
-    try:
-        await _follow_vault(host)
-        await _follow_file(host)
-    except StreamdError as error:
-        _LOG.warning("keys-not-followed", reason=error.code, what=str(error))
-        return
+    for step in (_fetch, _follow_vault, _follow_file):
+        try:
+            await step(host)
+        except (
+            StreamdError
+        ) as error:  # the others do not depend on it: `streamd key` came here first
+            _LOG.warning("keys-not-followed", reason=error.code, what=str(error))
     await host.catalog.mind_role(may_read=keys.host.is_full)
     after = (keys.public.generation, keys.host.is_full, keys.host.signing_key)
     if before != after:
@@ -67,10 +68,14 @@ async def _follow_file(host: "Host") -> None:
     keys.adopt(changed)
 
 
+async def _fetch(host: "Host") -> None:
+    """Bring the control objects of the container into the local copy, where they are read."""
+    if host.stores.remote is not None:
+        await copy_control_objects(host.stores.remote, host.stores.local)
+
+
 async def _follow_vault(host: "Host") -> None:
     stores = host.stores
-    if stores.remote is not None:
-        await copy_control_objects(stores.remote, stores.local)
     config = await newest_config(stores.local, host.vault.keys.host.public.admin)
     if config is not None:
         await follow(host.vault, stores.local, config)

@@ -21,13 +21,15 @@ from streamd.format.keys import HostKey
 from streamd.format.kit import KIT_SIZE_MAX, Kit, decode_kit
 from streamd.format.slots import Secret, SlotKind
 from streamd.model.ids import DomainId, VaultId, WriterId, from_text
-from streamd.observe.logging import register_secret
+from streamd.observe.logging import get_logger, register_secret
 from streamd.storage.port import BlobStore
 from streamd.storage.rate import ByteRate
 from streamd.vault.documents import certificates, newest_config
 from streamd.vault.keyring import Unlocked, unlock
 from streamd.vault.vault import Vault, open_vault
 
+_OTHERS: Final = 0o077
+_LOG: Final = get_logger("keys")
 _SECRET_SIZE_MAX: Final = 65_536
 _CREDENTIALS: Final = {
     SlotKind.RECOVERY_CODE: "streamd-recovery-code",
@@ -67,7 +69,8 @@ def read_kit(path: str) -> Kit:
     kit = decode_kit(data)
     if kit.code:
         register_secret(kit.code)
-        read_private(path, KIT_SIZE_MAX)  # raises if others can read the code in it
+        if os.stat(path).st_mode & _OTHERS:  # removable disks often have no modes to set
+            _LOG.warning("kit-readable", path=path, what="others can read the code in the kit")
     return kit
 
 

@@ -196,7 +196,7 @@ async def unlock(store: BlobStore, secret: Secret, *, kit: Kit | None, url: str 
         found = await _Unlocking(store, secret, vault, kit).run(shown.ring if shown else "")
     except KeyRejected as error:
         if is_foreign:
-            raise KitInvalid("the recovery kit belongs to another vault than this one") from error
+            raise _foreign(kit) from error
         raise
     admin = found.content.public.admin
     if kit is not None and kit.admin and kit.admin != admin:
@@ -205,12 +205,17 @@ async def unlock(store: BlobStore, secret: Secret, *, kit: Kit | None, url: str 
         config = await newest_config(store, admin)
     except VaultDamaged as error:
         if is_foreign:
-            raise KitInvalid("the recovery kit belongs to another vault than this one") from error
+            raise _foreign(kit) from error
         raise
     if config is not None and config.ring != (shown.ring if shown else ""):
         # something unsigned stood in front of the configuration: look again by the signed one
         found = await _Unlocking(store, secret, vault, kit).run(config.ring)
     return found
+
+
+def _foreign(kit: Kit | None) -> KitInvalid:
+    where = f", at {kit.url}: say --vault {kit.url}" if kit is not None and kit.url else ""
+    return KitInvalid(f"the recovery kit belongs to another vault than this one{where}")
 
 
 async def publish(
