@@ -37,6 +37,7 @@ DEFAULT_WORKS = {
     "BIG": ("first", "changed", "restore"),
 }
 OUT = Path(__file__).parent / "out"
+MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 
 def main() -> int:
@@ -71,6 +72,8 @@ def main() -> int:
     _write(options.json, versions, result, samples)
     options.json.with_suffix(".svg").write_text(plot.bars(result))
     print(f"\nwritten: {options.json} and {options.json.with_suffix('.svg')}")
+    if options.doc:
+        _document(options.doc, versions, result, answers)
     slower = regressions(result, json.loads(options.against.read_text())) if options.against else []
     print("".join(f"\nslower: {line}" for line in slower))
     return 1 if slower or (options.strict and lines) else 0
@@ -134,6 +137,25 @@ def _write(path: Path, versions: dict[str, str], result: list[Row], samples: lis
     path.write_text(json.dumps(body, indent=1) + "\n")
 
 
+def _document(
+    path: Path, versions: dict[str, str], result: list[Row], answers: list[startup.Answer]
+) -> None:
+    """Put the table between the two marks of a page, in place of what stands there."""
+    head, _, rest = path.read_text().partition(MARKS[0])
+    _, _, tail = rest.partition(MARKS[1])
+    machine = f"{os.cpu_count()} processors, Linux {platform.release()}"
+    python = f"Python {platform.python_version()}"
+    lines = [
+        f"{', '.join(versions.values())}; {machine}, {python}; {time.strftime('%Y-%m-%d')}.",
+        "",
+        render(result),
+        "",
+        *(f"* `streamd {one.command}`: {one.seconds:.2f} s" for one in answers),
+        *(f"* Goal missed: {line}" for line in missed(result) + startup.missed(answers)),
+    ]
+    path.write_text(head + "\n".join([MARKS[0], *lines, MARKS[1]]) + tail)
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the data, one round")
@@ -155,6 +177,9 @@ def _options() -> argparse.Namespace:
         type=Path,
         metavar="FILE",
         help="exit 1 when a ratio is more than 15 %% worse than in this earlier result",
+    )
+    parser.add_argument(
+        "--doc", type=Path, metavar="FILE", help="put the table into this page, between its marks"
     )
     parser.add_argument("--data", type=Path, default=OUT, help="where data and repositories go")
     parser.add_argument("--strict", action="store_true", help="exit 1 when a goal is missed")

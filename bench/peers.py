@@ -159,6 +159,9 @@ class Streamd(Tool):
 
     @classmethod
     def is_there(cls) -> bool:
+        # as an installed package is: the first command must not pay for compiling
+        compileall = [sys.executable, "-m", "compileall", "-q", "streamd"]
+        subprocess.run(compileall, cwd=CHECKOUT, check=False)
         done = subprocess.run(
             [sys.executable, "-m", "streamd", "capture", "--help"],
             cwd=CHECKOUT, capture_output=True, check=False,
