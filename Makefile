@@ -11,7 +11,7 @@ SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system fuzz clean
+.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system soak fuzz clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -71,6 +71,7 @@ system: setup                      ## against a real systemd, with kill -9
 fuzz: setup                        ## every parser, coverage-guided; CASES=1000000 for the long run
 	sh scripts/install_fuzzer.sh
 	$(BIN)/python tests/fuzz/run_atheris.py .run/fuzz -runs=$(CASES)
+
 soak: setup                        ## half an hour of trouble on the way to Azure; SOAK_SECONDS=n
 	STREAMD_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q -s tests/system/test_soak.py
 

@@ -69,6 +69,7 @@ class BlobOperations:
     def _replace(self, version: Version) -> None:
         blob = self._container.blobs.setdefault(self._request.blob, Blob(self._request.blob))
         if blob.current is not None:
+            self._account.overwritten += 1
             self._retire(blob, because_deleted=False)
         blob.current = version
         blob.blocks.clear()

@@ -110,6 +110,7 @@ class Account:
     shared_key_allowed: bool = True
     # what a principal (by object id) may do, as letters of SAS permissions; None: everything
     roles: dict[str, str] = field(default_factory=dict)
+    overwritten: int = 0  # puts that replaced something: a vault makes none
     revoked_before: datetime | None = None  # user delegation keys from before are void
 
     def delegation_key(self, facts: tuple[str, ...]) -> bytes:

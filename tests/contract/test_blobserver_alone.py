@@ -65,6 +65,7 @@ async def test_every_write_is_a_version_and_none_goes_by_overwriting(
     blob = container.get_blob_client("v")
     ids = [(await blob.upload_blob(text, overwrite=True))["version_id"] for text in (b"1", b"22")]
     assert len(set(ids)) == 2
+    assert server.service.account.overwritten == 1
     assert await content(blob) == b"22"
     assert await content(container.get_blob_client("v", version_id=ids[0])) == b"1"
     await blob.delete_blob()

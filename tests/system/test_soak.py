@@ -1,6 +1,6 @@
 """For half an hour something goes wrong every 20 seconds, and nothing is lost, leaked or doubled.
 
-STREAMD_SOAK_SECONDS (default 40; 1800 for acceptance, `make soak`) sets the length. The daemon
+STREAMD_SOAK_SECONDS (default 20; 1800 for acceptance, `make soak`) sets the length. The daemon
 writes to our own Blob server over TLS; restores take from the container alone, without the local
 copy, while the faults go on, and are compared with the log of the changes.
 """
@@ -11,6 +11,7 @@ import os
 import random
 import shutil
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -27,12 +28,12 @@ from system.load import Load
 from system.oracle import Oracle
 from system.tree import difference, listing
 
-SECONDS = float(os.environ.get("STREAMD_SOAK_SECONDS", "40"))
+SECONDS = float(os.environ.get("STREAMD_SOAK_SECONDS", "20"))
 EVERY_SECONDS = min(20.0, SECONDS / 12)
 LASTS_SECONDS = EVERY_SECONDS * 0.4
-RESTORES = 4
 RATE = 20.0
 IS_LONG = SECONDS >= 600
+RESTORES = 4 if SECONDS >= 40 else 2
 # A short run still warms up: caches fill, and the catalog's first pages come in.
 GROWTH_MAX = 0.05 if IS_LONG else 0.4
 WRONG_SHARE_MAX = 0.005  # as in test_continuous
@@ -173,13 +174,7 @@ def restore_from_the_container(daemon: Daemon, log: Path) -> None:
     elsewhere.write_text(text)
     own, daemon.config = daemon.config, elsewhere
     try:
-        for attempt in range(TRIES):  # it gives up after half a minute, and goes on when run again
-            try:
-                daemon.restore(target, at=at_us)
-                break
-            except CommandFailed:
-                if attempt == TRIES - 1:
-                    raise
+        restore_patiently(daemon, target, at_us)
     finally:
         daemon.config = own
     violations = Oracle(log).judge(target, at_us=at_us, rpo_us=RPO_US)
@@ -187,6 +182,18 @@ def restore_from_the_container(daemon: Daemon, log: Path) -> None:
     assert count > 100
     assert len(violations) <= WRONG_SHARE_MAX * count, [str(one) for one in violations[:10]]
     shutil.rmtree(target)
+
+
+def restore_patiently(daemon: Daemon, target: Path, at: str | int) -> None:
+    """Restore; it gives up after half a minute without the service, and goes on when run again."""
+    for attempt in range(TRIES):
+        try:
+            daemon.restore(target, at=at)
+        except (CommandFailed, subprocess.TimeoutExpired):
+            if attempt == TRIES - 1:
+                raise
+        else:
+            return
 
 
 def between(samples: list[float], begin: float, end: float) -> list[float]:
@@ -227,11 +234,15 @@ def test_half_an_hour_of_trouble_loses_nothing_and_leaks_nothing(
             daemon.stop()
             for name in ("local", "state"):
                 shutil.rmtree(daemon.workdir / name)
-            daemon.restore(tmp_path / "final")
+            judge(server, trouble, samples)
+            restore_patiently(daemon, tmp_path / "final", "now")
             assert difference(expected, listing(tmp_path / "final")) == []
         own.run(server.stop())
-    blobs = server.service.account.containers[CONTAINER].blobs.values()
-    assert all(not blob.older for blob in blobs), "something was overwritten"
+
+
+def judge(server: BlobServer, trouble: Trouble, samples: Samples) -> None:
+    """Nothing was overwritten, and neither memory nor descriptors grew."""
+    assert server.service.account.overwritten == 0
     early, late = between(samples.resident, 0.3, 0.45), between(samples.resident, 0.85, 1.0)
     growth = statistics.median(late) / statistics.median(early) - 1
     first, last = between(samples.descriptors, 0.3, 0.6), between(samples.descriptors, 0.7, 1.0)

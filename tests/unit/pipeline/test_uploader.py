@@ -257,3 +257,98 @@ def test_the_delay_of_each_source_is_told(run) -> None:
         assert one.told.delays == [{"web": 7.0}]
 
     run(scenario, seeds=[1])
+
+
+class Barrier:
+    """A gate that somebody opens and closes."""
+
+    def __init__(self) -> None:
+        self.is_open = asyncio.Event()
+
+    async def opened(self) -> None:
+        await self.is_open.wait()
+
+    def may_ask(self) -> bool:
+        return self.is_open.is_set()
+
+
+def test_while_the_gate_is_closed_nothing_is_even_read(run) -> None:
+    async def scenario(one: Copying) -> None:
+        await history(one)
+        reading = RecordingBlobStore(one.local)
+        gate = Barrier()
+        uploader = Uploader(one.catalog, reading, one.remote, one.told, one.clock, gate=gate)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(uploader.run(), name="upload")
+            await asyncio.sleep(86_400)
+            assert reading.calls == []
+            gate.is_open.set()
+            await uploader.finish()
+            running.cancel()
+        assert sorted(one.told.arrived) == sorted(one.numbers)
+
+    run(scenario)
+
+
+def test_what_closes_the_gate_is_not_waited_for_twice(run) -> None:
+    async def scenario(one: Copying) -> None:
+        await one.add("j0", "J")
+        gate = Barrier()
+        gate.is_open.set()
+        loop = asyncio.get_running_loop()
+
+        def refuse(_call) -> None:
+            one.remote.before = lambda _: None
+            gate.is_open.clear()
+            loop.call_later(2, gate.is_open.set)
+            raise StorageRefused("403")
+
+        one.remote.before = refuse
+        uploader = Uploader(one.catalog, one.local, one.remote, one.told, one.clock, gate=gate)
+        began = loop.time()
+        await upload_all(uploader)
+        assert 2 <= loop.time() - began < 5
+
+    run(scenario)
+
+
+def test_a_capture_by_hand_ends_soon_with_what_an_operator_has_to_mend(run) -> None:
+    async def scenario(one: Copying) -> None:
+        await one.add("j0", "J")
+
+        def refuse(_call) -> None:
+            raise StorageRefused("403")
+
+        one.remote.before = refuse
+        began = asyncio.get_running_loop().time()
+        with pytest.raises(ExceptionGroup) as caught:
+            await upload_all(one.uploader())
+        assert caught.group_contains(StorageRefused)
+        assert asyncio.get_running_loop().time() - began < FINISH_PATIENCE_SECONDS
+
+    run(scenario)
+
+
+def test_no_more_packs_are_in_memory_than_said(run) -> None:
+    async def scenario(one: Copying) -> None:
+        for number in range(9):
+            await one.add(f"p{number}", "P")
+        under_way, most = 0, 0
+
+        class Slow(FaultyBlobStore):
+            async def put(self, name, data) -> None:
+                nonlocal under_way, most
+                under_way += 1
+                most = max(most, under_way)
+                await asyncio.sleep(1)
+                under_way -= 1
+                await super().put(name, data)
+
+        uploader = Uploader(
+            one.catalog, one.local, Slow(one.remote, rate=0), one.told, one.clock,
+            packs_in_flight=2,
+        )  # fmt: skip
+        await upload_all(uploader)
+        assert most == 2
+
+    run(scenario)
