@@ -10,6 +10,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 EVER: Final = 1  # an age: whatever happened before was never captured
+LATER: Final = 1 << 62  # an age: nothing is known to be missed, as in a periodic comparison
 
 
 class Depth(IntEnum):
@@ -77,6 +78,13 @@ def resolve(connection: sqlite3.Connection, source: int, survey: int) -> None:
     connection.execute("DELETE FROM survey WHERE source = ? AND number = ?", (source, survey))
 
 
+def set_age(connection: sqlite3.Connection, source: int, survey: int, first_us: int) -> None:
+    """A survey has found changes that wait since `first_us`, whatever its places' ages are."""
+    connection.execute(
+        "UPDATE survey SET first_us = ? WHERE source = ? AND number = ?", (first_us, source, survey)
+    )
+
+
 def put_back(connection: sqlite3.Connection, source: int, places: Iterable[DirtyPlace]) -> None:
     """Keep places for a later survey, with their age."""
     connection.executemany(
@@ -134,9 +142,10 @@ def open_places(connection: sqlite3.Connection, source: int, limit: int) -> list
 
 
 def has_scan(connection: sqlite3.Connection, source: int) -> bool:
-    """Say whether a full scan of anything is owed or under way."""
+    """Say whether a full scan of anything is owed or under way, periodic ones aside."""
     row = connection.execute(
-        "SELECT 1 FROM dirty WHERE source = ? AND deep = 2 LIMIT 1", (source,)
+        "SELECT 1 FROM dirty WHERE source = ? AND deep = 2 AND first_us < ? LIMIT 1",
+        (source, LATER),
     ).fetchone()
     return row is not None
 

@@ -15,7 +15,7 @@ from typing import Final
 
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
-from streamd.catalog.dirty import EVER, Depth, DirtyPlace, Problem
+from streamd.catalog.dirty import EVER, LATER, Depth, DirtyPlace, Problem
 from streamd.catalog.walk import WalkLookup
 from streamd.daemon.canary import Canary
 from streamd.daemon.census import Census, stale_problems
@@ -269,7 +269,7 @@ class Protection:
             self._noticing.scan_asked.clear()
             reason, started = self._noticing.scan_reason, loop.time()
             self._meters.scan_began(self.name)
-            if self.progress.state != "source-missing":
+            if self.progress.state != "source-missing" and reason != "periodic":
                 self.progress.state = "scanning"
             self.progress.scan_idle.clear()
             changes = await self._scan_all()
@@ -304,7 +304,8 @@ class Protection:
             await self.progress.scan_idle.wait()  # the time counts from the end of the one before
             share = fraction_of(self._entropy.token(8))
             await asyncio.sleep(self._terms.reconcile_seconds * (0.75 + share / 2))
-            await self._noticing.ask_scan("periodic")
+            self.progress.scan_idle.clear()
+            await self._noticing.ask_scan("periodic", since_us=LATER)
 
     async def _survey(self, lane: int) -> int:
         """Pick dirty places, look at them, wait until what was found is durable.
@@ -324,6 +325,11 @@ class Protection:
         scanned = {place.path for place in places if place.depth == Depth.SCAN}
         if lane == BULK:
             places = await self._narrower.narrow(places, self._noticing.scan_reason)
+            if first_us == LATER:  # only now it is known that something waits, if anything does
+                first_us = self._clock.now_us()
+                places = [place._replace(first_us=first_us) for place in places]
+                if places:
+                    await self._catalog.write(dirty.set_age, self.stream.number, number, first_us)
         survey = Survey(
             self.stream.source,
             self._lookup,
