@@ -92,7 +92,7 @@ class VaultBuilder:
         self.keys = KeyChain(self.host_key)
         self.writer_id = WriterId(self.host_key.writer)
         verify = {self.writer_id: crypto.verify_key_of(self.host_key.signing_key)}
-        self.config, self.certificate = _documents(self.host_key)
+        self.config, self.certificate = documents_of(self.host_key)
         self.vault = Vault(self.store, self.keys, self.config, verify)
         self.writer = VaultWriter(self.vault, self.clock, SystemEntropy())
         self.chunk = chunk
@@ -374,7 +374,7 @@ def version_of(kind: EntryType, **fields) -> FileVersion:
     return FileVersion(**(defaults | fields))
 
 
-def _documents(host: HostKey) -> tuple[VaultConfig, Certificate]:
+def documents_of(host: HostKey) -> tuple[VaultConfig, Certificate]:
     created = utc_text(START_US)
     writer, domain = to_text(host.writer), to_text(host.domain)
     config = VaultConfig(

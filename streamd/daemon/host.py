@@ -33,6 +33,7 @@ from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
 from streamd.errors import AlreadyRunning, DiskFull
 from streamd.format import layout
+from streamd.format.vault_config import check_supported
 from streamd.maintenance.evict import LocalCopy
 from streamd.model.entry import SourceInfo
 from streamd.observe.logging import get_logger
@@ -165,6 +166,7 @@ async def open_host(
     try:
         await stores.local.sweep_tmp()
         vault = await open_vault_of(config, stores)
+        check_supported(vault.config, vault.config.features.write)
         catalog = await open_catalog(config.daemon.state, vault, stores, clock)
         try:
             await catalog.mind_role(may_read=vault.keys.host.is_full)

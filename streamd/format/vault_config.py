@@ -82,7 +82,13 @@ class _Signed(msgspec.Struct, frozen=True):
     sig: str
 
 
+class _FormatOnly(msgspec.Struct, frozen=True):
+    format: str
+    major: int
+
+
 _SIGNED: Final = msgspec.json.Decoder(_Signed)
+_FORMAT_ONLY: Final = msgspec.json.Decoder(_FormatOnly)
 _HEX_SIGNATURE: Final = re.compile(r"[0-9a-f]{128}")
 T = TypeVar("T", VaultConfig, Certificate)
 
@@ -95,14 +101,25 @@ def encode_signed(body: VaultConfig | Certificate, admin_key: bytes) -> bytes:
 
 
 def decode_signed(data: bytes, admin_public: bytes, kind: type[T]) -> T:
-    """Parse and authenticate signed JSON. Raises VaultDamaged."""
+    """Parse and authenticate signed JSON. Raises VaultDamaged.
+
+    Raises FormatUnsupported for a configuration of another format, which an older one of this
+    format must not stand in for.
+    """
     signed = wire.decode(_SIGNED, data, "a signed document")
     raw = bytes(signed.body)
     if not _HEX_SIGNATURE.fullmatch(signed.sig):  # one spelling only: lower case, no blanks
         raise VaultDamaged("the signature of a document does not parse")
     if not crypto.is_signed(admin_public, bytes.fromhex(signed.sig), _CONTEXT + raw):
         raise VaultDamaged("a signed document is not signed by the vault's admin key")
+    if kind is VaultConfig:  # whatever else it says may be said in another way in another format
+        _check_format(wire.decode(_FORMAT_ONLY, raw, "a signed document"))
     return wire.decode(msgspec.json.Decoder(kind), raw, "a signed document")
+
+
+def _check_format(config: "VaultConfig | _FormatOnly") -> None:
+    if config.format != FORMAT or config.major != MAJOR:
+        raise FormatUnsupported(f"the vault has format {config.format} {config.major}")
 
 
 def decode_unsigned(data: bytes, kind: type[T]) -> T:
@@ -142,8 +159,7 @@ def public_ring(config: VaultConfig, pinned: PublicRing) -> PublicRing:
 
 def check_supported(config: VaultConfig, features: tuple[str, ...]) -> None:
     """Raise FormatUnsupported unless this streamd may do an operation that needs `features`."""
-    if config.format != FORMAT or config.major != MAJOR:
-        raise FormatUnsupported(f"the vault has format {config.format} {config.major}")
+    _check_format(config)
     unknown = sorted(set(features) - KNOWN_FEATURES)
     if unknown:
         raise FormatUnsupported(f"the vault needs features unknown here: {', '.join(unknown)}")

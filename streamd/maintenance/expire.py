@@ -21,6 +21,7 @@ from streamd.catalog.objects import ObjectState
 from streamd.errors import NotFound, PolicyRefused, VaultDamaged
 from streamd.format import layout
 from streamd.format.checkpoint import JournalMark
+from streamd.format.vault_config import check_supported
 from streamd.maintenance.checkpointing import checkpoint_replayed, publish_root, replay
 from streamd.maintenance.collect import (
     Collector,
@@ -223,8 +224,11 @@ async def run(
     `now_us` is the time to judge by, where the storage knows it better than this host's clock.
     `quiesce` returns when every batch that capture began before the call is committed or dropped.
     Raises NotFound, PolicyRefused if a changed rule drops too much, and VaultDamaged if something
-    that is needed cannot be read: then nothing was deleted.
+    that is needed cannot be read: then nothing was deleted. Raises FormatUnsupported if the vault
+    has a feature that whoever deletes has to know.
     """
+    features = site.vault.config.features
+    check_supported(site.vault.config, features.maintain + features.write)
     one = _Run(site, quiesce, upload_patience_seconds, progress)
     return await one.run(
         rules, default, timezone=timezone, only=only, accept_loss=accept_loss, now_us=now_us

@@ -336,12 +336,12 @@ def read_signed(data, admin, shape):
     need(is_signed(admin, sig, message), "a document is not signed by the vault's admin key")
     return parse_json(body, shape)
 def read_config(data, admin):
-    texts = dict.fromkeys(("format", "id", "created", "admin_public", "specification", "ring?"), str)
-    body = read_signed(data, admin, {**texts, "major": int, "number": int, "suite": dict,
-                                     "features": {"read?": [str]}, "domains": dict})
-    check(list(body["domains"].values()), [[str]])
+    body = read_signed(data, admin, {"format": str, "major": int, "features": {"read?": [str]}})
     is_known = (body["format"], body["major"], body["features"]["read"]) == ("streamd-vault", 1, [])
     need(is_known, f"the vault has features that need a newer reader: {body['features']}", Unsupported)
+    texts = dict.fromkeys(("id", "created", "admin_public", "specification", "ring?"), str)
+    body = check(body, {**texts, "number": int, "suite": dict, "domains": dict})
+    check(list(body["domains"].values()), [[str]])
     return body
 def read_certificate(data, admin):
     texts = dict.fromkeys(("vault", "domain", "writer", "public", "host", "created"), str)

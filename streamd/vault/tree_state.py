@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 
 import msgspec
 
-from streamd.errors import VaultDamaged
+from streamd.errors import FormatUnsupported, VaultDamaged
 from streamd.format import state_sum, wire
 from streamd.format.checkpoint import JournalMark, Row
 from streamd.model.entry import Dirent, EntryType, FileVersion, SourceInfo
@@ -41,6 +41,7 @@ _STATE: Final = msgspec.msgpack.Decoder(StateSum)
 _SET: Final = int(Op.SET)
 _DEL: Final = int(Op.DEL)
 _STATE_OP: Final = int(Op.STATE)
+_NO_CHANGE: Final = frozenset({Op.MARK, Op.GAP, Op.CKPT, Op.ACK, Op.STATE, Op.SEAL, Op.NOTE})
 _RESET: Final = int(Op.RESET)
 _SLASH: Final = b"/"
 
@@ -122,7 +123,8 @@ class TreeState:
             self._db.execute("COMMIT")
 
     def apply(self, records: Iterable[Record], *, check: bool = True) -> None:
-        """Replay records of this source. Raises VaultDamaged if a STATE record contradicts us.
+        """Replay records of this source. Raises VaultDamaged if a STATE record contradicts us, and
+        FormatUnsupported for an operation that is unknown: it may change the state.
 
         Without `check`, STATE records are passed over.
         """
@@ -139,6 +141,8 @@ class TreeState:
                 self._flush(pending)
                 pending = {}
                 self.expect(wire.decode(_STATE, record.value, "a state sum"))
+            elif record.op not in _NO_CHANGE:
+                raise FormatUnsupported(f"a record has the operation {record.op}, unknown here")
             if len(pending) >= _BATCH:
                 self._flush(pending)
                 pending = {}

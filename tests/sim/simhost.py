@@ -18,6 +18,7 @@ from sim.scripted import ModelFs, Mutator, ScriptedSource, Weather
 from simloop import Halt
 from stores import FaultyBlobStore, _Forwarding
 
+from vaultbuilder import documents_of
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import FILE_NAME, Catalog
 from streamd.catalog.journal import next_fid_floor
@@ -49,6 +50,7 @@ from streamd.vault.writer import VaultWriter
 START_US = 1_760_000_000_000_000
 RPO_SECONDS = 2.0
 HOST_KEY = new_host_key(Kem.X25519, SystemEntropy())
+CONFIG, _ = documents_of(HOST_KEY)
 
 
 class SimClock:
@@ -186,7 +188,7 @@ class Machine:
     def vault(self, store=None) -> Vault:
         keys = KeyChain(HOST_KEY)
         verify = {WriterId(HOST_KEY.writer): crypto.verify_key_of(HOST_KEY.signing_key)}
-        return Vault(store or self.store, keys, None, verify)
+        return Vault(store or self.store, keys, CONFIG, verify)
 
     def bury(self) -> None:
         """What the operating system does when a process is gone; its time has passed."""

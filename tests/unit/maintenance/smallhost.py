@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
-from vaultbuilder import ManualClock, version_of
+from vaultbuilder import ManualClock, version_of, documents_of
 
 from streamd.catalog import objects
 from streamd.catalog.db import FILE_NAME, Catalog
@@ -61,7 +61,7 @@ class SmallHost:
         """Start the process; what the catalog in `directory` remembers is all that it knows."""
         keys = KeyChain(self.key)
         verify = {WriterId(self.key.writer): crypto.verify_key_of(self.key.signing_key)}
-        self.vault = Vault(store or self.store, keys, None, verify)
+        self.vault = Vault(store or self.store, keys, documents_of(self.key)[0], verify)
         self.catalog = Catalog(str(self.directory))
         self.writer = VaultWriter(self.vault, self.clock, SystemEntropy())
         has_remote = self.put_state is ObjectState.LOCAL
