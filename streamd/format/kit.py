@@ -14,7 +14,6 @@ Lines that are none of these are for people, and without meaning.
 """
 
 import base64
-import binascii
 import re
 from typing import Final
 
@@ -148,5 +147,5 @@ def _parts(text: str) -> tuple[dict[str, str], dict[str, bytes]]:
 def _decoded(text: str, what: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except binascii.Error:
+    except ValueError:
         raise KitInvalid(f"the block {what} of the recovery kit is damaged") from None

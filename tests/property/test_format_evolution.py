@@ -57,12 +57,11 @@ def plain_segment(extra: list[Any], records: list[Any]) -> bytes:
     """Return a segment whose every row is longer than we know, and whose header has unknown keys."""
     fields = header_fields(ks=[META.source], src=[SOURCE], t=5, t1=9, e=1, s=0, p=bytes(32))
     source = [*msgspec.msgpack.decode(encode(META.source)), *extra]
-    data = forge(
+    return forge(
         b"J",
         fields | {"ks": [source], "zz": extra, "later": "x"},
         [Forged("j", encode([[*record, *extra] for record in records]), META.secret)],
     )
-    return data
 
 
 @given(more)

@@ -17,8 +17,8 @@ from pathlib import Path
 from sim.scripted import ModelFs, Mutator, ScriptedSource, Weather
 from simloop import Halt
 from stores import FaultyBlobStore, _Forwarding
-
 from vaultbuilder import documents_of
+
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import FILE_NAME, Catalog
 from streamd.catalog.journal import next_fid_floor

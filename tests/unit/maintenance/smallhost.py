@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 import msgspec
-from vaultbuilder import ManualClock, version_of, documents_of
+from vaultbuilder import ManualClock, documents_of, version_of
 
 from streamd.catalog import objects
 from streamd.catalog.db import FILE_NAME, Catalog
