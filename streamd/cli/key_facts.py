@@ -1,5 +1,6 @@
 """`streamd key list|test|host-role|rotate`: what there is, proving it, and changing roles."""
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -27,7 +28,7 @@ from streamd.cli.unlocked import config_for, offer, open_vault
 from streamd.config.model import Config
 from streamd.daemon import keyholder
 from streamd.daemon.compose import open_reading_store
-from streamd.daemon.unlocking import KeyOffer, read_offer
+from streamd.daemon.unlocking import KeyOffer, read_kit, read_offer
 from streamd.errors import KeyRejected, NotFound, UsageInvalid, VaultDamaged, VaultMissing
 from streamd.format import crypto, layout, slots
 from streamd.format.keys import SlotKey
@@ -80,6 +81,7 @@ class RoleReport(msgspec.Struct, frozen=True, kw_only=True):
 
     role: str
     daemon: str
+    kit_is_here: bool = False  # the kit with its code is on a disk of this host
 
 
 class HostRole(StrEnum):
@@ -281,7 +283,18 @@ async def _host_role(config: Config, given: KeyOffer, role: HostRole) -> RoleRep
             keyholder.make_full(holder)
         else:
             keyholder.make_write_only(holder)
-        return RoleReport(role=role, daemon=await holder.tell_daemon())
+        return RoleReport(
+            role=role, daemon=await holder.tell_daemon(), kit_is_here=_is_here(given, config)
+        )
+
+
+def _is_here(given: KeyOffer, config: Config) -> bool:
+    """Return whether a kit that opens the vault by itself lies beside this host's key file."""
+    assert given.kit is not None
+    if not read_kit(given.kit).code:
+        return False
+    folder = os.path.dirname(config.vault.key_file)
+    return os.stat(given.kit).st_dev == os.stat(folder).st_dev
 
 
 def _role_text(shown: RoleReport) -> str:
@@ -290,7 +303,13 @@ def _role_text(shown: RoleReport) -> str:
         HostRole.WRITE_ONLY: "this host can protect, and can read nothing in the vault:"
         " reading commands and retention need --kit from now on",
     }[HostRole(shown.role)]
-    return f"{what}\ndaemon: {shown.daemon}"
+    lines = [what, f"daemon: {shown.daemon}"]
+    if shown.kit_is_here and shown.role == HostRole.WRITE_ONLY:
+        lines.append(
+            "WARNING: the kit and its code are still on a disk of this host, and open the vault:"
+            " move them away"
+        )
+    return "\n".join(lines)
 
 
 def rotate(

@@ -3,6 +3,8 @@ read them.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from streamd.errors import SecretUnreadable
@@ -23,7 +25,9 @@ def write_private(path: str, data: bytes) -> None:
             file.flush()
             _keep_owner(path, file.fileno())
             os.fsync(file.fileno())
-        os.rename(new, path)
+        with _held(path) as old:
+            os.rename(new, path)
+            _wipe(old)  # only now: a crash before leaves the old file whole
         directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(directory)
@@ -41,6 +45,27 @@ def _keep_owner(path: str, descriptor: int) -> None:
         return
     if (known.st_uid, known.st_gid) != (os.geteuid(), os.getegid()):
         os.fchown(descriptor, known.st_uid, known.st_gid)
+
+
+@contextmanager
+def _held(path: str) -> Iterator[int | None]:
+    """Lend a descriptor of the file that is about to be replaced, if nothing else refers to it."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        yield None
+        return
+    try:
+        yield descriptor if os.fstat(descriptor).st_nlink == 1 else None
+    finally:
+        os.close(descriptor)
+
+
+def _wipe(descriptor: int | None) -> None:
+    """Overwrite a secret that was replaced, as far as the file system writes in place."""
+    if descriptor is not None:
+        os.pwrite(descriptor, bytes(os.fstat(descriptor).st_size), 0)
+        os.fsync(descriptor)
 
 
 def _discard(path: str) -> None:

@@ -68,7 +68,7 @@ def test_a_running_daemon_follows_rotations_and_roles(tmp_path: Path) -> None:
         secrets |= secrets_of(key_file.read_text())
         put(daemon, "after-certificate", SIZE)
         changed = daemon.facts("key", "host-role", "write-only", *kit_of(daemon))
-        assert changed == {"role": "write-only", "daemon": "follows"}
+        assert changed == {"role": "write-only", "daemon": "follows", "kit_is_here": True}
         assert role(daemon) == {"role": "write-only", "generation": "2"}
         put(daemon, "after-role", SIZE)
         refused = daemon.facts("ls", daemon.source, codes=(5,))

@@ -349,7 +349,8 @@ def test_without_the_new_certificate_what_its_key_signed_is_damage(site: Site) -
 
 @pytest.fixture
 def write_only(site: Site) -> Site:
-    site.run("key", "host-role", "write-only", "--kit", str(site.kit))
+    told = site.run("key", "host-role", "write-only", "--kit", str(site.kit))
+    assert "move them away" in told, "the kit of this test is on the disk of the host"
     return site
 
 

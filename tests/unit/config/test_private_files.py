@@ -30,6 +30,19 @@ def test_a_file_that_is_replaced_stays_its_owner_s(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_secret_that_is_replaced_is_overwritten_unless_somebody_else_holds_it(
+    tmp_path: Path,
+) -> None:
+    path, link = tmp_path / "secret", tmp_path / "kept"
+    write_private(str(path), b"the old secret")
+    with path.open("rb") as old:
+        write_private(str(path), b"new")
+        assert old.read() == bytes(14)
+    os.link(path, link)
+    write_private(str(path), b"newer")
+    assert (link.read_bytes(), path.read_bytes()) == (b"new", b"newer")
+
+
 def test_what_others_can_read_or_nobody_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "secret"
     with pytest.raises(SecretUnreadable, match="No such file"):

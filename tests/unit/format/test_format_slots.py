@@ -35,7 +35,7 @@ from streamd.errors import (
 from streamd.format import crypto, envelope, layout, ring, slots, vault_config
 from streamd.format.crypto import Kem
 from streamd.format.envelope import CertifiedKey, Header, Kind
-from streamd.format.keys import KeyChain
+from streamd.format.keys import KeyChain, Role
 from streamd.format.kit import Kit, decode_kit, encode_kit
 from streamd.format.slots import Secret, SlotKind, Stretcher, decode_slot, open_slot, seal_slot
 from streamd.format.vault_config import PublicKeys, VaultConfig, decode_signed, public_ring
@@ -223,6 +223,16 @@ def test_a_chain_of_keys_follows_forward_and_forgets_what_it_may_not_read() -> N
         chain.secret_for(source)
     chain.adopt(msgspec.structs.replace(host_key(), public=content.public, private=content.private))
     assert chain.secret_for(source) == recorded_session("data").secret
+
+
+def test_lent_keys_open_one_role_and_not_the_other() -> None:
+    chain = key_chain(full=False)
+    private = host_key().private
+    assert private is not None
+    chain.lend(Role.META, private.meta)
+    assert chain.secret_for(recorded_session("meta").source) == recorded_session("meta").secret
+    with pytest.raises(KeyRejected):
+        chain.secret_for(recorded_session("data").source)
 
 
 def test_a_generation_that_the_key_file_lacks_is_not_a_write_only_host() -> None:
