@@ -80,6 +80,7 @@ class _Unlocking:
         self._kit = kit
         self._rings: list[BlobName] = []
         self._rejected: KeyRejected | None = None
+        self._unsupported: FormatUnsupported | None = None
         self._in_force = ""
 
     async def run(self, in_force: str) -> Unlocked:
@@ -101,6 +102,8 @@ class _Unlocking:
                 best = found
         if best is not None:
             return best
+        if self._unsupported is not None:
+            raise self._unsupported
         if self._rejected is not None:
             kind = self._secret.kind
             raise KeyRejected(f"the {kind} opens no key slot of this vault") from self._rejected
@@ -131,8 +134,8 @@ class _Unlocking:
             return None
         try:
             slot = slots.decode_slot(self._kit.slot, self._vault)
-        except VaultDamaged as error:
-            raise KitInvalid(f"the recovery kit is damaged: {error}") from error
+        except VaultDamaged:
+            return None  # a damaged copy is in nobody's way as long as the vault has its own
         return _Candidate(slot, (self._kit.ring,))
 
     def _kek(self, slot: Slot) -> bytes | None:
@@ -142,9 +145,10 @@ class _Unlocking:
             return slots.open_slot(slot, self._stretcher)
         except KeyRejected as error:
             self._rejected = error
-        except (VaultDamaged, FormatUnsupported):
-            if slot.kem:
-                crypto.check_kem(crypto.kem_of(slot.kem))
+        except FormatUnsupported as error:
+            self._unsupported = error  # said only if nothing opens: anybody can add such a slot
+        except VaultDamaged:
+            pass
         return None
 
     async def _ring(self, candidate: _Candidate, kek: bytes, in_force: str) -> Unlocked | None:
@@ -191,7 +195,7 @@ async def unlock(store: BlobStore, secret: Secret, *, kit: Kit | None, url: str 
     is_foreign = kit is not None and shown is not None and shown.id != to_text(kit.vault)
     if shown is None and (kit is None or not kit.ring):
         raise VaultMissing(f"there is no vault at {url or 'this place'}", url=url)
-    vault = kit.vault if kit is not None else from_text(shown.id if shown else "")
+    vault = kit.vault if kit is not None else _shown_id(shown)
     try:
         found = await _Unlocking(store, secret, vault, kit).run(shown.ring if shown else "")
     except KeyRejected as error:
@@ -211,6 +215,13 @@ async def unlock(store: BlobStore, secret: Secret, *, kit: Kit | None, url: str 
         # something unsigned stood in front of the configuration: look again by the signed one
         found = await _Unlocking(store, secret, vault, kit).run(config.ring)
     return found
+
+
+def _shown_id(shown: VaultConfig | None) -> bytes:
+    try:
+        return from_text("" if shown is None else shown.id)
+    except ValueError as error:
+        raise VaultDamaged("the configuration does not say which vault this is") from error
 
 
 def _foreign(kit: Kit | None) -> KitInvalid:

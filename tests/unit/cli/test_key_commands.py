@@ -199,17 +199,30 @@ def test_a_kit_of_another_vault_is_told_apart(
 
 
 def test_what_others_put_beside_the_keys_is_passed_over(site: Site) -> None:
-    (site.vault / "k" / "slot-aaaaaaaaaaaaa").write_bytes(b"{")
-    (site.vault / "k" / "slot-baaaaaaaaaaaa").write_bytes(bytes(70_000))
+    slot = json.loads(next((site.vault / "k").glob("slot-*")).read_bytes())
+    for number, change in enumerate(({"kem": 9}, {"memory_kib": 2**40}, {"id": "x", "edition": 9})):
+        junk = json.dumps(slot | {"salt": "AAAAAAAAAAAAAAAAAAAAAA=="} | change)
+        (site.vault / "k" / f"slot-{'bcd'[number]}aaaaaaaaaaaa").write_text(junk)
     (site.vault / "k" / "ring-ffff-aaaaaaaaaaaaa").write_bytes(b"x" * 300)
+    (site.vault / "k" / "slot-aaaaaaaaaaaaa").write_bytes(b"{")
+    (site.vault / "k" / "slot-eaaaaaaaaaaaa").write_bytes(bytes(70_000))
     newest = max((site.vault / "v").iterdir()).read_bytes()
     (site.vault / "v" / "config-999999.json").write_bytes(newest.replace(b'"ring"', b'"gnir"'))
     (site.vault / "v" / "config-000777.json").write_bytes(
         newest.replace(b'"number": 0', b'"number": 777')
     )
-    assert site.names("--kit", str(site.kit), config=False) == ["a"]
+    typed = [
+        line
+        for line in site.kit.read_text().splitlines()
+        if line[:4] in {"form", "vaul", "url:", "reco"}
+    ]
+    paper = site.secret("paper.kit", "\n".join(typed))
+    for kit in (str(site.kit), paper):
+        assert site.names("--kit", kit, config=False) == ["a"]
     site.run("key", "rotate", "pair", "--kit", str(site.kit))
     assert site.names() == ["a"]
+    broken = site.kit.read_text().replace("SLOT-----\n", "SLOT-----\nAAAA", 1)
+    assert site.names("--kit", site.secret("broken.kit", broken), config=False) == ["a"]
 
 
 # -- slots -----------------------------------------------------------------------------------------
