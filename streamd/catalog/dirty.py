@@ -68,7 +68,11 @@ def pick(
     )
     if rows:
         oldest = min(first_us for _, _, first_us in rows)
-        connection.execute("INSERT INTO survey VALUES (?, ?, ?)", (source, survey, oldest))
+        connection.execute(
+            "INSERT INTO survey VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)",
+            (source, survey, oldest),
+        )
     return [DirtyPlace(*row) for row in rows]
 
 
@@ -120,6 +124,14 @@ def oldest_us(connection: sqlite3.Connection, source: int) -> int | None:
         "SELECT min(first_us) FROM (SELECT min(first_us) AS first_us FROM dirty WHERE source = ?1"
         " UNION ALL SELECT min(first_us) FROM survey WHERE source = ?1)",
         (source,),
+    ).fetchone()
+    return None if row[0] is None else int(row[0])
+
+
+def oldest_unpicked_us(connection: sqlite3.Connection, source: int) -> int | None:
+    """Return the age of the oldest place that waits for a live survey; None: none does."""
+    row = connection.execute(
+        "SELECT min(first_us) FROM dirty WHERE source = ? AND picked = 0 AND deep < 2", (source,)
     ).fetchone()
     return None if row[0] is None else int(row[0])
 

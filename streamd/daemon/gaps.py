@@ -34,10 +34,19 @@ class OpenGaps:
                 return
         self._open.append(OpenGap(start_us, reason, scope))
 
-    def now(self) -> list[OpenGap]:
-        """Return what is open; a scan that begins now will close it."""
-        self._being_closed = set(self._open)
-        return list(self._open)
+    def now(self, *, besides: str = "") -> list[OpenGap]:
+        """Return what is open but for one reason; a scan that begins now will close it."""
+        found = [gap for gap in self._open if gap.reason != besides]
+        self._being_closed.update(found)
+        return found
+
+    def of(self, reason: str) -> list[OpenGap]:
+        """Return what is open for one reason."""
+        return [gap for gap in self._open if gap.reason == reason]
+
+    def is_open(self, *, besides: str = "") -> bool:
+        """Say whether anything is open but for one reason."""
+        return any(gap.reason != besides for gap in self._open)
 
     def oldest_us(self) -> int | None:
         """Return since when something may have been missed; None: nothing was."""

@@ -161,6 +161,14 @@ class Meters(UplinkMeters):
         """Events were lost."""
         self.metrics.watch_overflows_total.labels(source).inc()
 
+    def pass_again(self, source: str) -> None:
+        """A live cut was looked at once more, for what it found can not all be of one instant."""
+        self.metrics.cut_passes_repeated_total.labels(source).inc()
+
+    def unsettled(self, source: str) -> None:
+        """A live cut did not settle; a gap says so."""
+        self.metrics.cuts_unsettled_total.labels(source).inc()
+
     def scan_began(self, source: str) -> None:
         """A scan of a source began."""
         self.metrics.rescan_in_progress.labels(source).set(1)

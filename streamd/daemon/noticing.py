@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from typing import Final
 
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog
@@ -18,7 +19,8 @@ from streamd.pipeline.jobs import Stream
 from streamd.policy.announced import Announced
 from streamd.sources.port import WatchBatch
 
-_LOG = get_logger("protection")
+BARRIER_SECONDS: Final = 2.0
+_LOG: Final = get_logger("protection")
 
 
 class Noticing:
@@ -123,6 +125,23 @@ class Noticing:
             await self.note(places, since_us)
         self._progress.drained_us = max(self._progress.drained_us, batch.drained_us)
         self.drained.set()
+
+    async def barrier(self) -> int | None:
+        """Wait until everything that happened before this call is noted; return the instant.
+
+        None: that cannot be had, for nobody tells what happens, or not in time.
+        """
+        now_us = self._clock.now_us()
+        try:
+            async with asyncio.timeout(BARRIER_SECONDS):
+                while self._progress.drained_us < now_us:
+                    self.drained.clear()
+                    if not self._stream.source.hurry():
+                        return None
+                    await self.drained.wait()
+        except TimeoutError:
+            return None
+        return now_us
 
     async def _names_of(self, inodes: set[tuple[int, int]]) -> list[bytes]:
         """Return the paths of files known by number only, those under way included."""

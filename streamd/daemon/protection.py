@@ -15,12 +15,13 @@ from typing import Final
 
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog, get_int, put_value
-from streamd.catalog.dirty import EVER, LATER, Depth, DirtyPlace, Problem
+from streamd.catalog.dirty import EVER, LATER, Depth, Problem
 from streamd.catalog.walk import WalkLookup
 from streamd.daemon.canary import Canary
 from streamd.daemon.census import Census, stale_problems
 from streamd.daemon.comparer import Comparer
-from streamd.daemon.gaps import OpenGap, OpenGaps
+from streamd.daemon.cutting import UNSETTLED, Cutting
+from streamd.daemon.gaps import OpenGaps
 from streamd.daemon.handover import Handover, boot_id
 from streamd.daemon.meters import Meters
 from streamd.daemon.missing import MissingRoots, is_deleted
@@ -28,6 +29,7 @@ from streamd.daemon.narrowing import Narrower
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress, standing
 from streamd.daemon.rereading import Rereader
+from streamd.daemon.surveying import Surveying
 from streamd.daemon.terms import Terms
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
@@ -41,7 +43,6 @@ from streamd.policy.backoff import fraction_of
 from streamd.policy.cadence import Cadence
 from streamd.policy.pacing import Pace
 
-LIVE_PLACES_MAX: Final = 4000  # in one survey
 SCAN_PLACES_MAX: Final = 100_000
 SETTLE_ROUNDS_MAX: Final = 20  # one-shot capture: looks at what moved meanwhile
 MISSING_RETRY_SECONDS: Final = 5.0
@@ -49,6 +50,7 @@ FUZZY_RETRY_SECONDS: Final = 5.0
 FINISH_SECONDS: Final = 5.0  # for noting what was seen last, when the daemon stops
 CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
 PACED_REASONS: Final = frozenset({"overflow", "mount-changed", "watch-limit", "path-too-long"})
+PACE_SECONDS: Final = 0.1  # between two cuts, if the first left something
 _LOG: Final = get_logger("protection")
 
 
@@ -81,7 +83,6 @@ class Protection:
         self._clock = clock
         self._entropy = entropy
         self._meters = meters
-        self._fids = fids
         self._has_remote = has_remote
         self._terms = terms = terms or Terms()
         self._reader = catalog.open_reader()
@@ -90,8 +91,6 @@ class Protection:
         self._gaps = OpenGaps()
         self._fuzzy, self._fuzzy_found = dict[bytes, int](), asyncio.Event()
         self._born_us = clock.now_us()
-        self._survey_numbers = survey_numbers
-        self._done: dict[int, asyncio.Event] = {}
         self._noticing = Noticing(
             stream=stream,
             catalog=catalog,
@@ -104,17 +103,45 @@ class Protection:
         self._noticing.past, self._noticing.settings = terms.past, terms.settings
         self._pace, self._missing = Pace(), MissingRoots()
         self.census = Census(stream, catalog, threads, clock, meters)
-        self._narrower = Narrower(
-            stream=stream,
-            catalog=catalog,
-            comparer=Comparer(stream.source, self._lookup, self._turn, threads, terms.describe),
+        self._narrower = self._new_narrower(threads)
+        self._surveying = self._new_surveying(threads, fids, survey_numbers)
+        self._cutting = Cutting(
+            surveying=self._surveying,
             noticing=self._noticing,
+            gaps=self._gaps,
             progress=self.progress,
             meters=meters,
-            clock=clock,
+            rpo_seconds=rpo_seconds,
         )
         stream.on_committed = self._on_committed
         stream.new_fid = lambda: next(fids)
+
+    def _new_narrower(self, threads: Executor) -> Narrower:
+        source, describe = self.stream.source, self._terms.describe
+        return Narrower(
+            stream=self.stream,
+            catalog=self._catalog,
+            comparer=Comparer(source, self._lookup, self._turn, threads, describe),
+            noticing=self._noticing,
+            progress=self.progress,
+            meters=self._meters,
+            clock=self._clock,
+        )
+
+    def _new_surveying(
+        self, threads: Executor, fids: Iterator[int], numbers: Iterator[int]
+    ) -> Surveying:
+        return Surveying(
+            stream=self.stream,
+            pipeline=self._pipeline,
+            catalog=self._catalog,
+            threads=threads,
+            lookup=self._lookup,
+            fids=fids,
+            numbers=numbers,
+            turn=self._turn,
+            deleted_roots=self._deleted_roots,
+        )
 
     @property
     def is_seeding(self) -> bool:
@@ -214,8 +241,8 @@ class Protection:
         roots = dict.fromkeys(self.stream.source.roots, int(Depth.SCAN))
         await noticing.note(roots, noticing.covered_us)
         for _ in range(SETTLE_ROUNDS_MAX):
-            await self._survey(BULK)
-            await self._survey(LIVE)
+            await self._scan()
+            await self._cut()
             if not await self._catalog.read(dirty.count, self.stream.number):
                 break
         if marks:
@@ -246,7 +273,7 @@ class Protection:
             await noticing.changed.wait()
             noticing.changed.clear()
             while noticing.first_dirty is not None:
-                cadence = Cadence(self.rpo_seconds)
+                cadence = Cadence(self.rpo_seconds, self._cutting.seconds)
                 due = min(
                     noticing.last_dirty + cadence.settle_seconds,
                     noticing.first_dirty + cadence.latest_seconds,
@@ -255,10 +282,22 @@ class Protection:
                     await asyncio.sleep(wait)
                     continue
                 noticing.first_dirty = None
-                await self._survey(LIVE)
-                more = await self._catalog.read(dirty.has_unpicked, self.stream.number, scan=False)
-                if more and noticing.first_dirty is None:
-                    noticing.first_dirty = loop.time()
+                await self._cut()
+                await self._keep_pace(cadence)
+
+    async def _keep_pace(self, cadence: Cadence) -> None:
+        """What a cut left for a later one is as old as it is; but give others a turn."""
+        number, loop = self.stream.number, asyncio.get_running_loop()
+        oldest_us = await self._catalog.read(dirty.oldest_unpicked_us, number)
+        if oldest_us is None:
+            return
+        waited = max(self._clock.now_us() - oldest_us, 0) / MICROSECONDS
+        rest = cadence.latest_seconds
+        if self.progress.state != "source-missing":
+            rest = min(rest, max(PACE_SECONDS, self._cutting.seconds))
+        waited = min(waited, cadence.latest_seconds - rest)
+        since = loop.time() - waited
+        self._noticing.first_dirty = min(self._noticing.first_dirty or since, since)
 
     async def _scan_loop(self) -> None:
         loop = asyncio.get_running_loop()
@@ -294,7 +333,7 @@ class Protection:
         """Run scan surveys until none is due; return the changes they found."""
         changes = 0
         while await self._catalog.read(dirty.has_unpicked, self.stream.number, scan=True):
-            changes += await self._survey(BULK)
+            changes += await self._scan()
             if self.progress.state == "source-missing":
                 await asyncio.sleep(MISSING_RETRY_SECONDS)
         return changes
@@ -307,41 +346,36 @@ class Protection:
             self.progress.scan_idle.clear()
             await self._noticing.ask_scan("periodic", since_us=LATER)
 
-    async def _survey(self, lane: int) -> int:
-        """Pick dirty places, look at them, wait until what was found is durable.
+    async def _cut(self) -> None:
+        """Capture what is dirty as one instant."""
+        survey = await self._cutting.cut()
+        if survey is not None:
+            await self._account(survey)
 
-        Returns the number of changes found. A source whose root is gone is left alone: the places
-        stay dirty, and another look follows.
+    async def _scan(self) -> int:
+        """Look at what is to be scanned, until what is found is durable; return the changes.
+
+        The places of a root that is gone stay dirty, and another look follows.
         """
-        open_gaps = self._gaps.now() if lane == BULK else []
-        number = next(self._survey_numbers)
-        limit = LIVE_PLACES_MAX if lane == LIVE else SCAN_PLACES_MAX
-        places: list[DirtyPlace] = await self._catalog.write(
-            dirty.pick, self.stream.number, number, scan=lane == BULK, limit=limit
-        )
+        open_gaps = self._gaps.now(besides=UNSETTLED)
+        number = self._surveying.begin()
+        places = await self._surveying.pick(number, BULK, SCAN_PLACES_MAX)
         if not places:
             return 0
         first_us = min(place.first_us for place in places)
         scanned = {place.path for place in places if place.depth == Depth.SCAN}
-        if lane == BULK:
-            places = await self._narrower.narrow(places, self._noticing.scan_reason)
-            if first_us == LATER:  # only now it is known that something waits, if anything does
-                first_us = self._clock.now_us()
-                places = [place._replace(first_us=first_us) for place in places]
-                if places:
-                    await self._catalog.write(dirty.set_age, self.stream.number, number, first_us)
-        survey = Survey(
-            self.stream.source,
-            self._lookup,
-            self.stream.in_flight,
-            places,
-            lambda: next(self._fids),
-            deleted_roots=await self._deleted_roots(),
-        )
-        await self._hand_in(survey, lane, first_us, number, open_gaps)
-        self.progress.entries_scanned += survey.entry_count
-        await self._judge_roots(survey)
-        if lane == BULK and scanned >= set(self.stream.source.roots) and not survey.missing:
+        places = await self._narrower.narrow(places, self._noticing.scan_reason)
+        if first_us == LATER:  # only now it is known that something waits, if anything does
+            first_us = self._clock.now_us()
+            places = [place._replace(first_us=first_us) for place in places]
+            if places:
+                await self._catalog.write(dirty.set_age, self.stream.number, number, first_us)
+        survey = await self._surveying.survey(places)
+        await self._surveying.look(survey, BULK, first_us=first_us)
+        gaps = self._gaps.close([] if survey.missing else open_gaps, self._clock.now_us())
+        await self._surveying.end(number, BULK, first_us=first_us, gaps=gaps)
+        await self._account(survey)
+        if scanned >= set(self.stream.source.roots) and not survey.missing:
             await self.census.scanned(self._narrower.seen + survey.seen)
             await self._forget_stale_problems()
         return survey.change_count
@@ -368,27 +402,9 @@ class Protection:
                 found.add(root)
         return frozenset(found)
 
-    async def _hand_in(
-        self, survey: Survey, lane: int, first_us: int, number: int, open_gaps: list[OpenGap]
-    ) -> None:
-        loop = asyncio.get_running_loop()
-        findings = survey.findings()
-        done = self._done[number] = asyncio.Event()
-        try:
-            while True:
-                async with self._turn:
-                    finding = await loop.run_in_executor(self._threads, next, findings, None)
-                if finding is None:
-                    break
-                await self._pipeline.submit(self.stream, lane, finding, first_us=first_us)
-            gaps = self._gaps.close([] if survey.missing else open_gaps, self._clock.now_us())
-            await self._pipeline.submit(
-                self.stream, lane, Finding(), first_us=first_us, survey_done=number, gaps=gaps
-            )
-            await self._pipeline.packer.flush()
-            await done.wait()
-        finally:
-            self._done.pop(number, None)
+    async def _account(self, survey: Survey) -> None:
+        self.progress.entries_scanned += survey.entry_count
+        await self._judge_roots(survey)
 
     async def _judge_roots(self, survey: Survey) -> None:
         """Say which roots are missing. Nothing is recorded as deleted; another look follows."""
@@ -426,9 +442,7 @@ class Protection:
             self._noticing.stir()
         if at_us:
             self._meters.point(self.name, at_us)
-        done = self._done.get(ready.survey_done)
-        if done is not None:
-            done.set()
+        self._surveying.committed(ready.survey_done)
 
     def _keep_owed(self, ready: Ready) -> None:
         """What failed goes on waiting since its change, until it was captured or is gone."""

@@ -46,7 +46,7 @@ class Gap(msgspec.Struct, array_like=True, frozen=True):
 
     start_us: int
     end_us: int
-    reason: str  # start, overflow, watch-limit, unclean-stop, mount-lost, unreadable, spool-full
+    reason: str  # overflow, not-watching, unclean-stop, mount-changed, unsettled, …
     scope: bytes = b""  # path prefix; empty: the whole source
 
 

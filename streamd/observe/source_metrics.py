@@ -88,6 +88,16 @@ class SourceMetrics(MetricSet):
             "Times the kernel's event queue overflowed: events were lost, a rescan follows.",
             (_SOURCE,),
         )
+        self.cut_passes_repeated_total = self._counter(
+            "cut_passes_repeated_total",
+            "Passes of live cuts that were made again, because the tree moved meanwhile.",
+            (_SOURCE,),
+        )
+        self.cuts_unsettled_total = self._counter(
+            "cuts_unsettled_total",
+            "Live cuts that did not settle on one instant; a gap says when.",
+            (_SOURCE,),
+        )
         self.watch_mode = self._gauge(
             "watch_mode",
             "1 for each kind of watcher in use for the source.",

@@ -29,9 +29,9 @@ class Budget:
         self._queues: tuple[deque[tuple[int, asyncio.Future[None]]], ...] = (deque(), deque())
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether somebody waits for memory."""
-        return any(self._queues)
+    def is_waited_for_live(self) -> bool:
+        """Whether a live batch waits for memory."""
+        return bool(self._queues[0])
 
     def _fits(self, size: int, *, live: bool) -> bool:
         limit = self.limit_bytes if live else self.limit_bytes - self.limit_bytes // LIVE_SHARE

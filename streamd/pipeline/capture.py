@@ -27,9 +27,10 @@ from streamd.pipeline import second_look
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.channel import BULK, LIVE, Channel, Closed
 from streamd.pipeline.commit import CommitResult, Entry, Journal
+from streamd.pipeline.cut import Cut
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found
-from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin
+from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin, in_order
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
 from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
@@ -104,16 +105,24 @@ class Pipeline:
         survey_done: int = 0,
         gaps: Iterable[Gap] = (),
         marks: Iterable[Mark] = (),
+        cut: Cut | None = None,
     ) -> None:
         """Hand in a finding; waits while the pipeline is full."""
         key = (stream.number, lane)
-        job = Job(stream, key, -1, finding, first_us, survey_done, list(gaps), list(marks))
+        job = Job(stream, key, -1, finding, first_us, survey_done, list(gaps), list(marks), cut=cut)
+        if cut is not None:
+            cut.enter()
         await self.intake.send(job, finding.expected_bytes, lane)
         # Only what is inside gets a number: whoever is cancelled while waiting leaves no hole.
         job.sequence = self._sequences.get(key, 0)
         self._sequences[key] = job.sequence + 1
         self._open_jobs += 1
         self._idle.clear()
+
+    def let_go(self, cut: Cut) -> None:
+        """Commit what is there of a cut: its end will not come."""
+        cut.is_held = False
+        self._wake.set()
 
     async def settled(self) -> None:
         """Wait until nothing is in flight."""
@@ -188,13 +197,22 @@ class Pipeline:
 
     async def _batch(self, job: Job) -> Parked:
         """Carry an ordinary batch through reading and sealing."""
-        entries = [entry for entry in job.finding.found if entry.read]
         parked = Parked(job, begin(job), [])
+        entries = []
+        for entry in job.finding.found:
+            known = job.cut.known(entry) if job.cut is not None and entry.read else None
+            if known is not None:
+                parked.ready.intents.append(known)
+                parked.ready.good_paths.append(entry.path)
+            elif entry.read:
+                entries.append(entry)
         if entries:
             read_at_ns = self._clock.now_us() * 1000
             results = await self._read_and_seal(parked, entries)
             entries, results = await self._settle(parked, entries, results)
             await self._describe(parked, entries, results, read_at_ns)
+        if len(entries) < len(parked.ready.intents):
+            in_order(parked)
         add_links(parked)
         return parked
 
@@ -322,6 +340,7 @@ class Pipeline:
         ready.good_paths += described.good_paths
         ready.troubles += described.troubles
         ready.again += described.again
+        ready.slipped += described.slipped
         ready.later += described.later
         ready.owed |= described.owed
         if described.pages:
@@ -337,6 +356,8 @@ class Pipeline:
     def _park(self, parked: Parked) -> None:
         job = parked.job
         self._parked.setdefault(job.lane, {})[job.sequence] = parked
+        if job.cut is not None:
+            job.cut.park(parked)
         for durable, _ in parked.packs:
             durable.add_done_callback(lambda _: self._wake.set())
         self._wake.set()
@@ -355,9 +376,10 @@ class Pipeline:
                 break
             run.append(parked)
             number += 1
-        hurried = self._draining or self._generation_waiters or self.budget.is_waited_for
-        if lane[1] == LIVE and not hurried and len(waiting) < LIVE_CUT_MAX:
-            while run and not run[-1].ready.survey_done:
+        hurried = self._draining or self.budget.is_waited_for_live
+        count = sum(not parked.is_void for parked in waiting.values())
+        if lane[1] == LIVE and not hurried and count < LIVE_CUT_MAX:
+            while run and run[-1].is_held:
                 run.pop()
         return run
 
@@ -372,6 +394,8 @@ class Pipeline:
                 if due and is_much and lane[1] != LIVE:
                     return due
                 del self._parked[lane][parked.job.sequence]
+                if parked.job.cut is not None and not parked.is_void:
+                    parked.job.cut.is_broken = True  # once it is whole, nobody asks
                 self._next[lane] = parked.job.sequence + 1
                 for durable, ids in parked.packs:
                     number = durable.result()

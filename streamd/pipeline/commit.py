@@ -28,7 +28,7 @@ from streamd.format.pack import EncodedObject
 from streamd.format.segment import INLINE_TARGET, RECORDS_MAX, SegmentDraft
 from streamd.model.entry import EntryType, SourceInfo
 from streamd.model.ids import SourceId
-from streamd.model.record import NO_SOURCE, Op, Record, StateSum
+from streamd.model.record import NO_SOURCE, Gap, Op, Record, StateSum
 from streamd.pipeline.findings import Ready
 from streamd.vault.writer import VaultWriter
 
@@ -209,7 +209,8 @@ class Journal:
                 controls[entry.source.name] = []
             self._apply(connection, state, entry, at_us)
             for gap in entry.ready.gaps:
-                controls[entry.source.name].append((Op.GAP, b"", _ENCODE(gap)))
+                ended = Gap(gap.start_us, max(gap.end_us, at_us), gap.reason, gap.scope)
+                controls[entry.source.name].append((Op.GAP, b"", _ENCODE(ended)))
             for mark in entry.ready.marks:
                 controls[entry.source.name].append((Op.MARK, b"", _ENCODE(mark)))
         # Later findings may refer to inline chunks of one of which nothing else is recorded.

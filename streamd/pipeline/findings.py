@@ -73,6 +73,7 @@ class Ready:
     troubles: list[Trouble] = field(default_factory=list)
     absent: list[bytes] = field(default_factory=list)  # these and all below are not there
     again: list[DirtyPlace] = field(default_factory=list)  # look at these again
+    slipped: list[DirtyPlace] = field(default_factory=list)  # those that were not there any more
     lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
     later: list[bytes] = field(default_factory=list)  # and these after a while
     owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterable
 from typing import TypeVar
 
+from streamd.model.host import HostStat
 from streamd.pipeline.findings import Found
 
 K = TypeVar("K")
@@ -53,6 +54,12 @@ class InFlight:
             for key in _keys(self._by_inode, (dev, ino)):
                 return self._found[key].fid
             return None
+
+    def stat_of(self, key: Key) -> HostStat | None:
+        """Return what was seen of an entry in flight; None: that it is gone, or nothing."""
+        with self._lock:
+            found = self._found.get(key)
+            return None if found is None else found.stat
 
     def is_moving(self, key: Key, fid: int) -> bool:
         """Say whether anything but a new version of file `fid` is on its way to this place."""

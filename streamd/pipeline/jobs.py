@@ -9,6 +9,7 @@ from typing import Protocol
 from streamd.catalog.tree import Intent
 from streamd.model.record import Gap, Mark
 from streamd.pipeline.commit import SourceIdentity
+from streamd.pipeline.cut import Cut
 from streamd.pipeline.dedup import Lane
 from streamd.pipeline.findings import Finding, Ready
 from streamd.pipeline.in_flight import InFlight
@@ -60,6 +61,7 @@ class Job:
     gaps: list[Gap] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
     held_bytes: int = 0
+    cut: Cut | None = None  # the live cut that it is a part of
 
 
 @dataclass(slots=True)
@@ -69,6 +71,19 @@ class Parked:
     job: Job
     ready: Ready
     packs: list[tuple["asyncio.Future[int]", list[bytes]]]
+    is_void: bool = False
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it waits for the end of the cut that it is a part of."""
+        return self.job.cut is not None and self.job.cut.is_held
+
+    def void(self) -> None:
+        """Record nothing of it. Its new chunks stay: a later pass may refer to them."""
+        ready, self.is_void = self.ready, True
+        ready.gone, ready.intents, ready.settled, ready.found = [], [], [], ()
+        ready.good_paths, ready.troubles, ready.absent = [], [], []
+        ready.again, ready.slipped, ready.later, ready.owed = [], [], [], {}
 
 
 def begin(job: Job) -> Ready:
@@ -103,3 +118,9 @@ def add_links(parked: Parked) -> None:
                     is_fresh=False,
                 )
             )
+
+
+def in_order(parked: Parked) -> None:
+    """Put intents into the order of the entries: a directory comes before what is in it."""
+    places = {(entry.parent, entry.name): i for i, entry in enumerate(parked.job.finding.found)}
+    parked.ready.intents.sort(key=lambda intent: places.get((intent.parent, intent.name), -1))

@@ -67,6 +67,7 @@ class Described:
     again: list[DirtyPlace] = field(default_factory=list)
     later: list[bytes] = field(default_factory=list)  # fuzzy, failed: read again after a while
     owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since
+    slipped: list[DirtyPlace] = field(default_factory=list)  # the part of it that was not there
     pages: dict[bytes, bytes] = field(default_factory=dict)  # of chunk lists, by id
 
 
@@ -161,7 +162,9 @@ class Sealer:
                 self._describe_one(described, entry, result, read_at_ns)
             elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
                 # Nothing of it is captured; it may live on under another name, not yet known.
-                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, entry.since_us))
+                place = DirtyPlace(entry.path, Depth.ENTRY, entry.since_us)
+                described.again.append(place)
+                described.slipped.append(place)
             else:
                 trouble = Trouble(entry.path, result.outcome, result.errno, result.detail)
                 described.troubles.append(trouble)

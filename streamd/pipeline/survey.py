@@ -26,13 +26,12 @@ from streamd.pipeline.findings import (
     Trouble,
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
-from streamd.pipeline.visit import Visit, is_same, split
-from streamd.pipeline.visit import join as _join
+from streamd.pipeline.trail import Trail, left_behind, others_of
+from streamd.pipeline.visit import Visit, is_same, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _SLASH: Final = b"/"
-NAMES_MAX: Final = 64  # other names of one file that are looked at in the same cut
 AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
 
@@ -65,9 +64,11 @@ class Survey:
         self._stats: dict[bytes, HostStat] = {}  # of those directories, as captured or just seen
         self._touched: dict[bytes, int] = {}  # what else needs a look in this cut, and since when
         self._finding = Finding()
-        self._gone: dict[tuple[bytes, int], list[bytes]] = {}  # directory's path, fid -> names
+        self._gone: dict[tuple[bytes, int], dict[bytes, None]] = {}  # directory, fid -> names
         self._by_inode: dict[tuple[int, int], NodeRow | None] = {}  # looked up ahead
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
+        self._visited = 0  # how many of those have had it
+        self.trail = Trail()
         self.entry_count = 0
         self.seen: Counter[str] = Counter()  # by class, of what it looked at as a whole
         self.change_count = 0
@@ -82,8 +83,10 @@ class Survey:
         Removals come last: a file or directory that moved has its new name by then, and moving
         a directory costs two records instead of all that is below it.
         """
-        for directory, names, deep in itertools.chain(self._visits(), self._touched_visits()):
-            self._visit_us = min(self._since[_join(directory, name)] for name in names)
+        for directory, names, deep in itertools.chain(
+            visits(self._places, self._source.roots), self._touched_visits()
+        ):
+            self._visit_us = min(self._since[join(directory, name)] for name in names)
             try:
                 for large in self._visit(directory, names, deep=deep):
                     if not self._finding.is_empty and (self._is_full() or large is not None):
@@ -93,15 +96,18 @@ class Survey:
             except SourceMissing as missing:
                 self.missing.add(missing.root)
                 for name in names:
-                    self._look_again(_join(directory, name), self._depths[_join(directory, name)])
+                    self._slip(join(directory, name), self._depths[join(directory, name)])
+        for path in self.trail.unexplained():
+            self._slip(path, Depth.BELOW)
         yield from self._removals()
 
     def _removals(self) -> Iterator[Finding]:
         self._drop_former_roots()
         self._visit_us = min(self._since.values(), default=0)
-        for (path, fid), names in self._gone.items():
+        for (path, fid), gone in self._gone.items():
+            names = list(gone)
             for start in range(0, len(names), GONE_MAX):
-                if not self._finding.is_empty:
+                if len(self._finding.gone) >= GONE_MAX or self._is_full():
                     yield self._take()
                 self._remove(path, fid, names[start : start + GONE_MAX])
         if not self._finding.is_empty:
@@ -112,7 +118,7 @@ class Survey:
         if any(place.depth == Depth.SCAN for place in self._places):
             root = self._lookup.root
             former = self._lookup.children(root).keys() - set(self._source.roots)
-            self._gone[VIRTUAL_ROOT, root] = sorted(former)
+            self._gone[VIRTUAL_ROOT, root] = dict.fromkeys(sorted(former))
 
     def _remove(self, directory: bytes, fid: int, names: list[bytes]) -> None:
         """Record as gone what was gone when this survey came by, and still is.
@@ -123,76 +129,59 @@ class Survey:
         if directory != VIRTUAL_ROOT:
             listing = self._source.examine(directory, names)
             if listing.error:
-                self._unlistable(directory, listing.error)
+                self._unlistable(directory, listing.error, is_last=True)
                 return
             known = self._lookup.inode_of(fid)
             if listing.own is not None and known not in {0, listing.own.ino}:
-                self._look_again(directory, Depth.BELOW)
+                self._slip(directory, Depth.BELOW)
                 return
             here = listing.entries.keys() | listing.failed.keys() | listing.too_large
-        rows = self._lookup.named(fid, names)
         for name in names:
-            key, path = (fid, name), _join(directory, name)
-            if name in here or key in self._in_flight.entries:
-                self._look_again(path, Depth.BELOW)
+            key, path = (fid, name), join(directory, name)
+            if self._in_flight.entries.get(key) is self:
+                self._look_again(path, Depth.BELOW)  # it came back, and was found by this survey
+            elif name in here or key in self._in_flight.entries:
+                self._slip(path, Depth.BELOW)
             else:
                 self._in_flight.add_gone(key, self)
                 self._finding.gone.append(key)
                 self._finding.absent.append(path)
-                self._look_at_other_name(rows.get(name), path)
 
-    def _consider_other_names(self, row: NodeRow, found: Found) -> None:
-        """A file with several names shows its new content under all of them: are they still its?
+    def _touch(self, others: Iterable[bytes], path: bytes) -> None:
+        """Look at other names of the file at `path` in this same cut, if that is not done anyway.
 
-        They are looked at in this same cut, so that no name shows what it never had.
+        A file shows its new content under all its names: no name may show what it never had.
         """
-        if row.fid != found.fid:
-            self._look_at_other_name(row, found.path)
-        elif row.stat.nlink > 1 and row.stat.type != EntryType.DIRECTORY and found.read:
-            for other in self._lookup.paths_of(row.fid, NAMES_MAX):
-                if other != found.path and other not in self._since:
-                    self._touched.setdefault(other, self._since_us(found.path))
-
-    def _look_at_other_name(self, row: NodeRow | None, path: bytes) -> None:
-        """The file leaves this name. If it has another: what was done to it here shows there."""
-        if row is None or row.stat.nlink <= 1 or row.stat.type == EntryType.DIRECTORY:
-            return
-        others = [each for each in self._lookup.paths_of(row.fid, 2) if each != path]
-        for other in others[:1]:
-            self._look_again(other, Depth.ENTRY)
+        for other in others:
+            if other not in self._since:
+                self._touched.setdefault(other, self._since_us(path))
 
     def _is_full(self) -> bool:
         finding = self._finding
         return len(finding.found) >= BATCH_ENTRIES_MAX or finding.expected_bytes >= BATCH_BYTES_MAX
 
     def _take(self) -> Finding:
-        finding, self._finding = self._finding, Finding()
-        return finding
+        taken, self._finding = self._finding, Finding()
+        return taken
 
     # -- where to look ---------------------------------------------------------------------------
-
-    def _visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
-        """Yield (directory, names, descend) for every place, shallow ones first and grouped."""
-        shallow: dict[bytes, list[bytes]] = {}
-        deep: dict[bytes, list[bytes]] = {}
-        for place in self._places:
-            at = self._split(place.path)
-            if at is not None:
-                (deep if place.deep else shallow).setdefault(at[0], []).append(at[1])
-        for directory, names in shallow.items():
-            yield directory, names, False
-        for directory, names in deep.items():
-            yield directory, names, True
 
     def _touched_visits(self) -> Iterator[tuple[bytes, list[bytes], bool]]:
         """Yield what changed unannounced: directories, by what came and went; other names of files.
 
-        Called when all places have been visited.
+        Called when all places have been visited. What is visited may touch more.
         """
+        while self._visited < len(self._touched):
+            fresh = list(self._touched.items())[self._visited :]
+            self._visited = len(self._touched)
+            yield from self._grouped(fresh)
+
+    def _grouped(
+        self, touched: Sequence[tuple[bytes, int]]
+    ) -> Iterator[tuple[bytes, list[bytes], bool]]:
         by_directory: dict[bytes, list[bytes]] = {}
-        for path, since_us in self._touched.items():
-            at = self._split(path)
-            if at is None:
+        for path, since_us in touched:
+            if (at := split(path, self._source.roots)) is None:
                 continue
             self._since.setdefault(path, since_us)
             self._depths.setdefault(path, Depth.ENTRY)
@@ -204,20 +193,14 @@ class Survey:
         for directory, names in by_directory.items():
             yield directory, names, False
 
-    def _split(self, path: bytes) -> tuple[bytes, bytes] | None:
-        """Return (directory, name); None for a path outside the source."""
-        return split(path, self._source.roots)
-
     def _resolve(self, directory: bytes) -> int | None:
         """Return the catalog's number of a directory; None if it is not committed (yet)."""
         known = self._directories.get(directory)
         if known is not None:
             return known
-        at = self._split(directory)
-        if at is None:
-            return None
-        parent = self._resolve(at[0])
-        if parent is None:
+        at = split(directory, self._source.roots)
+        parent = None if at is None else self._resolve(at[0])
+        if at is None or parent is None:
             return None
         known_here = self._lookup.directory(parent, at[1])
         if known_here is None or self._in_flight.is_moving((parent, at[1]), known_here[0]):
@@ -236,7 +219,7 @@ class Survey:
             known = self._resolve(directory)
             assert known is not None
             if (known, name) in self._in_flight.entries:
-                self._defer(known, name, _join(directory, name), deep=True)
+                self._defer(known, name, join(directory, name), deep=True)
                 return
             parent, names, deep = known, [name], True
         stack: list[Visit] = [Visit(directory, parent, names, deep)]
@@ -263,23 +246,41 @@ class Survey:
     def _first_unknown(self, directory: bytes) -> tuple[bytes, bytes] | None:
         """Return (known directory, name in it): where the way to `directory` leaves the catalog."""
         probe = directory
-        while (at := self._split(probe)) is not None:
+        while (at := split(probe, self._source.roots)) is not None:
             if self._resolve(at[0]) is not None:
                 return at
             probe = at[0]
         return None
 
-    def _defer(self, parent: int, name: bytes, path: bytes, *, deep: bool = False) -> None:
+    def _defer(
+        self,
+        parent: int,
+        name: bytes,
+        path: bytes,
+        now: HostStat | None = None,
+        *,
+        deep: bool = False,
+    ) -> None:
         """The entry is in flight. Unless this survey itself found it, look again later."""
-        if self._in_flight.entries.get((parent, name)) is not self:
-            self._look_again(path, Depth.BELOW if deep else Depth.ENTRY)
+        entries, depth = self._in_flight.entries, Depth.BELOW if deep else Depth.ENTRY
+        if entries.get((parent, name)) is not self:
+            self._slip(path, depth)
+        elif now is not None and self._in_flight.stat_of((parent, name)) != now:
+            self._slip(path, depth)  # it changed since it was found
 
     def _since_us(self, path: bytes) -> int:
         """Return since when a change at `path` may have been waiting."""
         return self._since.get(path, self._visit_us)
 
     def _look_again(self, path: bytes, depth: Depth) -> None:
-        self._finding.deferred.append(DirtyPlace(path, depth, self._since_us(path)))
+        place = DirtyPlace(path, depth, self._since_us(path))
+        self._finding.deferred.append(place)
+        self.trail.deferred.append(place)
+
+    def _slip(self, path: bytes, depth: Depth) -> None:
+        """Nothing is known of a place that is sure to hold: neither what was nor what is."""
+        self._look_again(path, depth)
+        self.trail.slipped.append(path)
 
     def _is_meant(self, visit: Visit, listing: Listing) -> bool:
         """Check the directory itself: is it the one we know under this path, and unchanged?
@@ -291,7 +292,7 @@ class Survey:
             return True
         if listing.own.ino != known.ino:
             self._directories.pop(visit.path, None)
-            self._look_again(visit.path, Depth.BELOW)
+            self._ask_entry(visit.path)
             return False
         if not is_same(known, listing.own):
             self._touched.setdefault(visit.path, self._visit_us)
@@ -299,11 +300,20 @@ class Survey:
 
     # -- what is there ---------------------------------------------------------------------------
 
-    def _unlistable(self, path: bytes, errno: int) -> None:
-        if errno in {ENOENT, ENOTDIR}:
-            self._look_again(path, Depth.ENTRY)  # its own entry tells what happened
-        else:
+    def _unlistable(self, path: bytes, errno: int, *, is_last: bool = False) -> None:
+        if errno not in {ENOENT, ENOTDIR}:
             self._finding.troubles.append(Trouble(path, "unreadable", errno))
+        elif is_last:
+            self._look_again(path, Depth.ENTRY)
+        else:
+            self._ask_entry(path)
+
+    def _ask_entry(self, path: bytes) -> None:
+        """A directory is not what it was; its own entry tells what happened, in this survey."""
+        if self.trail.is_unlike(path):
+            self._touched.setdefault(path, self._visit_us)
+        else:
+            self._slip(path, Depth.BELOW)
 
     def _check_roots(self, visit: Visit, listing: Listing) -> None:
         """Refuse to take a root that vanished, or an unmounted one, for mass deletion."""
@@ -320,19 +330,12 @@ class Survey:
                 if now is None or (now.ino, now.dev) != (row.stat.ino, row.stat.dev):
                     raise SourceMissing(visit.path)
 
-    def _known(self, visit: Visit) -> dict[bytes, NodeRow]:
-        if visit.names is None:
-            return self._lookup.children(visit.fid)
-        if visit.span is not None:
-            return self._lookup.between(visit.fid, *visit.span)
-        return self._lookup.named(visit.fid, visit.names)
-
     def _compare(
         self, visit: Visit, listing: Listing, below: list[Visit]
     ) -> Iterator[Found | None]:
         """Compare one listing with the catalog; directories to descend into go to `below`."""
         parent = visit.fid
-        rows = self._known(visit)
+        rows = rows_of(self._lookup, visit)
         self._missing(visit, listing, rows)
         self.entry_count += len(listing.entries)
         in_flight = self._in_flight.entries
@@ -347,14 +350,15 @@ class Survey:
                     continue
                 found = self._judge(parent, name, visit.path, row, now)
                 if found is not None and self._in_flight.is_held(found.fid, self):
-                    self._look_again(_join(visit.path, name), Depth.BELOW)
+                    self._slip(join(visit.path, name), Depth.BELOW)
                     continue
                 if now.type == EntryType.DIRECTORY and name not in listing.closed:
                     self._descend(visit, name, now, row, found, below)
                 if found is None:
                     continue
+                self.trail.found(row, found)
                 if row is not None:
-                    self._consider_other_names(row, found)
+                    self._touch(others_of(self._lookup, row, found), found.path)
                 is_large = self._is_large(found)
                 if is_large or self._is_full():
                     yield found if is_large else None
@@ -390,9 +394,9 @@ class Survey:
             or (row.stat.ino, row.stat.type) != (now.ino, now.type)
             or self._in_flight.is_moving(key, row.fid)
         ):
-            self._defer(visit.fid, name, _join(visit.path, name), deep=visit.deep)
+            self._defer(visit.fid, name, join(visit.path, name), now, deep=visit.deep)
             return
-        self._defer(visit.fid, name, _join(visit.path, name))
+        self._defer(visit.fid, name, join(visit.path, name), now)
         if name not in listing.closed:
             self._descend(visit, name, now, row, None, below)
 
@@ -409,32 +413,27 @@ class Survey:
 
     def _missing(self, visit: Visit, listing: Listing, rows: dict[bytes, NodeRow]) -> None:
         """Note entries that are gone, or that could not be examined."""
-        parent, in_flight = visit.fid, self._in_flight.entries
-        troubles, too_large = self._finding.troubles, listing.too_large
+        parent, in_flight, too_large = visit.fid, self._in_flight.entries, listing.too_large
         for name, errno in listing.failed.items():
-            troubles.append(Trouble(_join(visit.path, name), "unreadable", errno))
-        troubles.extend([Trouble(_join(visit.path, each), TOO_LARGE, 0) for each in too_large])
+            self._finding.troubles.append(Trouble(join(visit.path, name), "unreadable", errno))
+        for name in too_large:
+            self._finding.troubles.append(Trouble(join(visit.path, name), TOO_LARGE, 0))
         if visit.deep:  # part of a scan: each directory once
             listing.count_into(self.seen)
-        if visit.names is None:  # what is on its way may be gone too, and the directory moved
-            looked_for = rows.keys() | set(self._in_flight.names_in(parent, self))
-        elif visit.span is not None:
-            low, high = visit.span
-            looked_for = rows.keys() | {
-                name
-                for name in self._in_flight.names_in(parent, self)
-                if low <= name and (high is None or name < high)
-            }
-        else:
-            looked_for = set(visit.names)
+        looked_for = visit.looked_for(rows, self._in_flight.names_in(parent, self))
         for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys() - too_large):
+            path = join(visit.path, name)
             if (parent, name) in in_flight:
-                self._look_again(_join(visit.path, name), Depth.ENTRY)
-            elif name in rows:
-                self._gone.setdefault((visit.path, parent), []).append(name)
+                self._slip(path, Depth.ENTRY)
+                continue
+            self.trail.was_absent(path)
+            if name in rows:
+                self._gone.setdefault((visit.path, parent), {})[name] = None
+                self.trail.gone(path)
+                self._touch(left_behind(self._lookup, rows[name], path), path)
                 self.change_count += 1
             else:
-                self._finding.absent.append(_join(visit.path, name))
+                self._finding.absent.append(path)
 
     def _descend(
         self,
@@ -449,17 +448,18 @@ class Survey:
         fid = found.fid if found is not None else row.fid if row is not None else None
         assert fid is not None
         # Also when it is in flight now: places below it are looked at by this survey all the same.
-        child = _join(visit.path, name)
+        child = join(visit.path, name)
         self._directories[child], self._stats[child] = fid, now
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
             below.append(Visit(child, fid, None, deep=True))
+            self.trail.was_anew(child)
 
     def _judge(
         self, parent: int, name: bytes, directory: bytes, row: NodeRow | None, now: HostStat
     ) -> Found | None:
         """Return what is to be recorded of one entry, None if it is as captured."""
-        path = _join(directory, name)
+        path = join(directory, name)
         fid, is_fresh = None, False
         if row is not None and row.stat.type == now.type:
             if row.stat.ino == now.ino:

@@ -1,9 +1,12 @@
 """One directory to look at, and what looking compares."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from streamd.catalog.dirty import DirtyPlace
+from streamd.catalog.lookup import NodeRow
+from streamd.catalog.walk import WalkLookup
 from streamd.model.host import HostStat
 from streamd.sources.port import VIRTUAL_ROOT
 
@@ -20,6 +23,23 @@ class Visit:
     names: list[bytes] | None
     deep: bool
     span: tuple[bytes, bytes | None] | None = None  # all names from here up to there are in `names`
+
+    def looked_for(self, known: Iterable[bytes], on_their_way: Iterable[bytes]) -> set[bytes]:
+        """Return the names that ought to be there, captured or not yet."""
+        if self.span is not None:
+            low, high = self.span
+            within = {name for name in on_their_way if low <= name and (not high or name < high)}
+            return {*known, *within}
+        return set(self.names) if self.names is not None else {*known, *on_their_way}
+
+
+def rows_of(lookup: WalkLookup, visit: Visit) -> dict[bytes, NodeRow]:
+    """Return what is captured of the names of a visit."""
+    if visit.names is None:
+        return lookup.children(visit.fid)
+    if visit.span is not None:
+        return lookup.between(visit.fid, *visit.span)
+    return lookup.named(visit.fid, visit.names)
 
 
 def is_same(one: HostStat, other: HostStat) -> bool:
@@ -43,3 +63,19 @@ def split(path: bytes, roots: Sequence[bytes]) -> tuple[bytes, bytes] | None:
             directory, _, name = path.rpartition(_SLASH)
             return (directory or _SLASH), name
     return None
+
+
+def visits(
+    places: Iterable[DirtyPlace], roots: Sequence[bytes]
+) -> Iterator[tuple[bytes, list[bytes], bool]]:
+    """Yield (directory, names, descend) for every place, shallow ones first and grouped."""
+    shallow: dict[bytes, list[bytes]] = {}
+    deep: dict[bytes, list[bytes]] = {}
+    for place in places:
+        at = split(place.path, roots)
+        if at is not None:
+            (deep if place.deep else shallow).setdefault(at[0], []).append(at[1])
+    for directory, names in shallow.items():
+        yield directory, names, False
+    for directory, names in deep.items():
+        yield directory, names, True

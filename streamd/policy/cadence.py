@@ -14,6 +14,7 @@ from typing import Final
 _SETTLE_SECONDS_MAX: Final = 1.0
 _SETTLE_SHARE: Final = 4
 _LATEST_SHARE: Final = 2
+_CUTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,16 +22,22 @@ class Cadence:
     """What the cadence of a source follows from: how much may be lost."""
 
     rpo_seconds: float
+    cut_seconds: float = 0.0  # what a cut takes at present
 
     @property
     def settle_seconds(self) -> float:
         """How long the source must be quiet before a cut."""
-        return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE)
+        return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE, self.latest_seconds)
 
     @property
     def latest_seconds(self) -> float:
-        """How long after the first change a cut comes although the source is not quiet."""
-        return self.rpo_seconds / _LATEST_SHARE
+        """How long after the first change a cut comes although the source is not quiet.
+
+        What changes right after a cut has begun waits for that one and the next: where cuts take
+        long, they follow each other sooner.
+        """
+        left = self.rpo_seconds - _CUTS * self.cut_seconds
+        return max(0.0, min(self.rpo_seconds / _LATEST_SHARE, left))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -181,6 +181,9 @@ class Source(Protocol):
         also end by itself, with a last batch, when watching ends for the whole process.
         """
 
+    def hurry(self) -> bool:
+        """Have the next batch of events come at once; False: it could not be complete anyway."""
+
     def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
         """Look at `names` in `directory`, or at all of it when None. Blocking."""
 

@@ -5,6 +5,7 @@ import zlib
 from sim.scripted import ModelFs
 from sim.simhost import START_US, Machine, Sample
 
+from streamd.daemon.cutting import UNSETTLED
 from streamd.errors import NotFound
 from streamd.format.segment import FIRST_PREVIOUS
 from streamd.model.entry import EntryType, FileVersion, VersionFlag
@@ -144,6 +145,13 @@ async def check_sample(machine: Machine, sample: Sample) -> None:
 async def check_past(machine: Machine, sample: Sample) -> None:
     """A restore at that instant gives what was promised then."""
     if sample.through_us <= START_US:
+        return
+    try:
+        gaps = await StateReader(machine.vault()).gaps("sim")
+    except NotFound:
+        gaps = []
+    unsettled = [gap for gap in gaps if gap.reason == UNSETTLED]
+    if any(gap.start_us <= sample.at_us <= gap.end_us for gap in unsettled):
         return
     try:
         values, _, fuzzy = await values_at(StateReader(machine.vault()), sample.at_us)

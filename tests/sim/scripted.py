@@ -7,6 +7,7 @@ more change (`preempt`), as on a machine where others work too.
 
 import asyncio
 import bisect
+import contextlib
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -410,6 +411,7 @@ class ScriptedSource:
         self._mutate = mutate
         self._events: list[tuple[int, Node, bytes, Node, bool, bool]] = []
         self._known: dict[Node, bytes | None] = {}  # directories' paths
+        self._hurried = asyncio.Event()
 
     # -- watching --------------------------------------------------------------------------------
 
@@ -420,10 +422,18 @@ class ScriptedSource:
             await asyncio.sleep(self._rng.random() * 0.05)
             yield WatchBatch(drained_us=self._now_us())
             while True:
-                await asyncio.sleep(self._rng.choice([0.02, 0.1, 1.0]) * self._rng.random())
+                pause = self._rng.choice([0.02, 0.1, 1.0]) * self._rng.random()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await self._hurried.wait()
+                self._hurried.clear()
                 yield self._drain()
         finally:
             self.unwatch()
+
+    def hurry(self) -> bool:
+        self._hurried.set()
+        return True
 
     def unwatch(self) -> None:
         """Stop listening: the process is gone."""

@@ -20,7 +20,7 @@ from sim.simhost import Fuse, Machine, SimHost
 from simloop import Halt, simulate
 
 from streamd.catalog.db import Catalog
-from streamd.daemon import protection
+from streamd.daemon import cutting
 from streamd.pipeline import capture, commit, survey
 
 SEEDS = int(os.environ.get("STREAMD_SIM_SEEDS", "50"))
@@ -37,7 +37,7 @@ def tiny(monkeypatch):
     monkeypatch.setattr(survey, "GONE_MAX", 2)
     monkeypatch.setattr(capture, "INLINE_BATCH_MAX", 300)
     monkeypatch.setattr(commit, "_RECORDS_PER_SEGMENT", 30)
-    monkeypatch.setattr(protection, "LIVE_PLACES_MAX", 8)
+    monkeypatch.setattr(cutting, "LIVE_PLACES_MAX", 8)
 
 
 @pytest.fixture(scope="module")

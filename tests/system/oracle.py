@@ -21,6 +21,7 @@ from system.tree import ROOT, Entry, listing
 
 FACTS = ("kind", "mode", "uid", "gid", "size", "content", "mtime_ns", "target", "xattrs")
 MTIME = FACTS.index("mtime_ns")
+Facts = tuple[object, ...]
 
 
 class Span(NamedTuple):
@@ -62,19 +63,36 @@ class Oracle:
         """Return what is wrong with a tree restored as of `at_us`; [] when nothing is."""
         tree = listing(str(restored), contents=False)
         tree.pop(ROOT)
+        top = os.fsencode(restored)
+        shown = {path: _facts(top + b"/" + path, entry) for path, entry in tree.items()}
+        linked = {path: entry.linked for path, entry in tree.items() if entry.linked}
+        return self.judge_shown(shown, linked, since_us=at_us - rpo_us, until_us=at_us)
+
+    def judge_shown(
+        self,
+        shown: dict[bytes, Facts],
+        linked: dict[bytes, tuple[bytes, ...]],
+        *,
+        since_us: float,
+        until_us: float,
+    ) -> list[Violation]:
+        """Return what is wrong with the facts shown of every path; `linked`: names of one inode."""
         found: list[Violation] = []
         matched: dict[bytes, list[tuple[object, ...]]] = {}
-        top = os.fsencode(restored)
-        for path in self._spans.keys() | tree.keys():
-            spans = self.possible(path, at_us - rpo_us, at_us)
-            got = _facts(top + b"/" + path, tree[path]) if path in tree else None
+        for path in self._spans.keys() | shown.keys():
+            spans = self.possible(path, since_us, until_us)
+            got = shown.get(path)
             fits = [span.state for span in spans if _fits(span.state, got)]
             if not fits:
                 found.append(self._violation(path, got, spans))
             elif got is not None:
                 matched[path] = [state for state in fits if state is not None]
-        found += self._wrong_links(tree, matched, at_us - rpo_us, at_us)
+        found += self._wrong_links(linked, matched, since_us, until_us)
         return sorted(found, key=lambda violation: violation.path)
+
+    def judge_path(self, path: bytes, got: Facts | None, since_us: float, until_us: float) -> bool:
+        """Say whether a path may be as shown."""
+        return any(_fits(span.state, got) for span in self.possible(path, since_us, until_us))
 
     def _violation(
         self, path: bytes, got: tuple[object, ...] | None, spans: list[Span]
@@ -102,24 +120,24 @@ class Oracle:
 
     def _wrong_links(
         self,
-        tree: dict[bytes, Entry],
+        linked: dict[bytes, tuple[bytes, ...]],
         matched: dict[bytes, list[tuple[object, ...]]],
         since_us: float,
         until_us: float,
     ) -> Iterable[Violation]:
         """Names that share an inode without ever having done so, and names that ought to."""
         inodes = {path: {state[-1] for state in states} for path, states in matched.items()}
-        for path, entry in tree.items():
-            if entry.linked and entry.linked[0] == path:
-                known = [inodes[name] for name in entry.linked if name in inodes]
+        for path, together in linked.items():
+            if together[0] == path:
+                known = [inodes[name] for name in together if name in inodes]
                 if known and not set.intersection(*known):
-                    yield Violation(path, "linked", f"shares its inode with {entry.linked!r}")
+                    yield Violation(path, "linked", f"shares its inode with {together!r}")
         steady = defaultdict(list)
         for path, numbers in inodes.items():
             if len(numbers) == 1 and len(self.possible(path, since_us, until_us)) == 1:
                 steady[next(iter(numbers))].append(path)
         for names in steady.values():
-            groups = {tree[name].linked or (name,) for name in names}
+            groups = {linked.get(name, (name,)) for name in names}
             if len(groups) > 1:
                 yield Violation(min(names), "unlinked", f"should share one inode: {sorted(names)}")
 

@@ -105,6 +105,10 @@ class CommandSource:
         """There is nothing to say beside the schedule."""
         return {}
 
+    def hurry(self) -> bool:
+        """A program tells nobody of what changes."""
+        return False
+
     def due_us(self) -> int:
         """Return the last instant at which the program was due."""
         now_us = self.clock.now_us()

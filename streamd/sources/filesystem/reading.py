@@ -114,6 +114,22 @@ def side_result(fd: int, status: os.stat_result, births: native.BirthClock) -> R
     )
 
 
+def confirmed(request: ReadRequest, result: ReadResult) -> ReadResult:
+    """Return the result if the path leads to what was read after it was read, as it did before.
+
+    A directory on the way to it may have moved meanwhile: then this was never true of this path.
+    """
+    try:
+        now = os.lstat(request.path)
+    except OSError as error:
+        if error.errno in _VANISHED:
+            return failure(request, error)
+        return result  # too long a path for one call: walked component by component it was right
+    if (now.st_ino, now.st_dev) == (result.stat.ino, result.stat.dev):
+        return result
+    return ReadResult(Outcome.TYPE_CHANGED, request.expected, retries=result.retries)
+
+
 class BatchReader:
     """Reads one batch of requests, in one thread, into one arena."""
 
@@ -219,12 +235,14 @@ class BatchReader:
         try:
             if kind == _REGULAR:
                 self._reserved -= request.expected.size
-                return self._read_file(request, name)
-            if kind == _DIRECTORY:
-                return self._read_directory(request, name)
-            return self._read_other(request, name)
+                result = self._read_file(request, name)
+            elif kind == _DIRECTORY:
+                result = self._read_directory(request, name)
+            else:
+                result = self._read_other(request, name)
         except OSError as error:
             return failure(request, error)
+        return confirmed(request, result)
 
     def _enter(self, directory: bytes) -> None:
         """Make `directory` the one that names are relative to; requests come side by side."""

@@ -16,7 +16,7 @@ from streamd.sources.filesystem.reading import SLACK, BatchReader
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
 from streamd.sources.filesystem.sqlite import SqliteCopier, examine_joined
-from streamd.sources.filesystem.watching import WATCH_MODES, WatchSession
+from streamd.sources.filesystem.watching import POLLING, WATCH_MODES, WatchSession
 from streamd.sources.port import (
     LargeRead,
     Listing,
@@ -79,6 +79,7 @@ class FilesystemSource:
         self._copier = sqlite_copier
         self._modes: dict[bytes, str] = {}
         self._watches: dict[bytes, Watch] = {}
+        self._session: WatchSession | None = None
         prepare_leases()
 
     @property
@@ -104,7 +105,7 @@ class FilesystemSource:
     def watch(self) -> AsyncGenerator[WatchBatch, None]:
         """Start watching, see the port. Used by one task at a time."""
         shared = self._mount_watch or MountWatch(self._clock)
-        session = WatchSession(
+        self._session = session = WatchSession(
             self._scope,
             self._clock,
             shared,
@@ -115,6 +116,13 @@ class FilesystemSource:
             poll_seconds=self._poll_seconds,
         )
         return session.run()
+
+    def hurry(self) -> bool:
+        """Have the next batch of events come at once; False: it could not be complete anyway."""
+        if self._session is None or POLLING in self._modes.values():
+            return False
+        self._session.hurry()
+        return True
 
     def excluding_pattern(self, path: bytes, *, directory: bool) -> str | None:
         """Return the exclude pattern that leaves `path` out, None when no pattern does."""

@@ -54,6 +54,7 @@ class WatchSession:
         self._drained_us = 0
         self._is_resumed = True  # nothing was missed since an earlier process watched
         self._trees: dict[bytes, Mount | None] = {}  # what is watched, and on which mount
+        self._hurried = asyncio.Event()
 
     async def run(self) -> AsyncGenerator[WatchBatch, None]:
         """Yield batches until watching ends for all; the first one when all is watched."""
@@ -98,7 +99,8 @@ class WatchSession:
         except TimeoutError:
             pass
         else:
-            await asyncio.sleep(_GATHER_SECONDS)
+            await self._gather()
+        self._hurried.clear()
         await self._follow_mounts()
         while True:
             instants = self._drain()
@@ -109,6 +111,19 @@ class WatchSession:
                 break
             await asyncio.sleep(0)
         return self._inbox.take(self._drained_us)
+
+    async def _gather(self) -> None:
+        """Wait for what comes together, unless somebody is in a hurry."""
+        try:
+            async with asyncio.timeout(_GATHER_SECONDS):
+                await self._hurried.wait()
+        except TimeoutError:
+            pass
+
+    def hurry(self) -> None:
+        """Have the next batch come at once."""
+        self._hurried.set()
+        self._inbox.wakened.set()
 
     def _drain(self) -> list[int | None]:
         """Deliver what waits; return up to when each watcher has seen all, None: there is more."""

@@ -16,8 +16,8 @@ import msgspec
 from sim.scripted import ModelFs, Node, ScriptedSource
 
 from streamd.catalog.dirty import Depth, DirtyPlace
-from streamd.catalog.lookup import TreeLookup
 from streamd.catalog.tree import Intent, TreeWriter, load_source
+from streamd.catalog.walk import WalkLookup
 from streamd.model.entry import EntryType
 from streamd.pipeline.findings import Finding
 from streamd.pipeline.survey import InFlight, Survey
@@ -38,7 +38,7 @@ class Captured:
         schema = resources.files("streamd.catalog").joinpath("schema.sql").read_text("utf-8")
         self.db.executescript(schema)
         self.state = load_source(self.db, "s", b"s" * 16)
-        self.lookup = TreeLookup(self.db, self.state.number)
+        self.lookup = WalkLookup(self.db, self.state.number)
         self.in_flight = InFlight()
         self.fids = itertools.count(1000)
 
@@ -104,3 +104,22 @@ class Captured:
         """Return all captured paths."""
         rows = self.db.execute("SELECT fid FROM node").fetchall()
         return {path for (fid,) in rows for path in self.lookup.paths_of(fid)}
+
+
+def tree(one: Captured) -> None:
+    docs = one.fs.create(one.root, b"docs", DIRECTORY, mode=0o755)
+    one.fs.create(docs, b"a", REGULAR, b"aaa")
+    one.fs.create(docs, b"b", REGULAR, b"bbb")
+    one.fs.create(one.root, b"link", SYMLINK, b"docs")
+
+
+def found_paths(findings) -> list[bytes]:
+    return [found.path for finding in findings for found in finding.found]
+
+
+def gone(findings) -> list[tuple[int, bytes]]:
+    return [entry for finding in findings for entry in finding.gone]
+
+
+def again(findings) -> dict[bytes, int]:
+    return {place.path: place.depth for finding in findings for place in finding.deferred}

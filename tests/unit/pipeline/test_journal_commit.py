@@ -195,7 +195,9 @@ async def test_gaps_and_marks_are_written_even_if_nothing_changed(host) -> None:
     result = host.commit(Ready(gaps=[gap], marks=[mark]))
     await host.put(result)
     reader = StateReader(host.builder.vault)
-    assert await reader.gaps("web") == [gap]
+    (recorded,) = await reader.gaps("web")
+    assert (recorded.start_us, recorded.reason) == (gap.start_us, gap.reason)
+    assert recorded.end_us == result.at_us  # only what is recorded with it closes it
     assert await reader.marks("web") == [(result.at_us, mark)]
 
 

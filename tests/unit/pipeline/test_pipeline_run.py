@@ -16,26 +16,23 @@ from streamd.model.record import Gap, Mark
 from streamd.pipeline import capture, survey
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.channel import BULK, LIVE
+from streamd.pipeline.cut import Cut
 from streamd.pipeline.findings import Finding
-from streamd.pipeline.survey import Survey
 from streamd.vault.state_reader import StateReader
 
 
 async def look(host: SimHost, lane: int, *, number: int = 0, pause: float = 0.0) -> int:
     """Survey everything and hand it in; returns how many findings there were."""
     protection = host.active
-    survey = Survey(
-        host.source,
-        protection._lookup,
-        protection.stream.in_flight,
-        [DirtyPlace(b"/r", Depth.SCAN, 1)],
-        lambda: next(host.fids),
-    )
+    survey = await protection._surveying.survey([DirtyPlace(b"/r", Depth.SCAN, 1)])
+    cut = Cut() if lane == LIVE else None
     count = 0
     for finding in survey.findings():
         await asyncio.sleep(pause)
-        await host.pipeline.submit(protection.stream, lane, finding, first_us=1)
+        await host.pipeline.submit(protection.stream, lane, finding, first_us=1, cut=cut)
         count += 1
+    if cut is not None and not number:
+        host.pipeline.let_go(cut)
     if number:
         await host.pipeline.submit(
             protection.stream, lane, Finding(), first_us=1, survey_done=number
@@ -232,7 +229,9 @@ def test_gaps_and_marks_are_recorded_with_their_finding() -> None:
             )
             await host.pipeline.drain()
         reader = StateReader(machine.vault())
-        assert await reader.gaps("sim") == [gap]
+        (recorded,) = await reader.gaps("sim")
+        assert (recorded.start_us, recorded.scope) == (1, b"/r")
+        assert recorded.end_us > 2  # it ends with what closes it
         assert [each for _, each in await reader.marks("sim")] == [mark]
 
     run(scenario, seeds=[1])

@@ -2,38 +2,19 @@
 
 from errno import EACCES
 
-import pytest
-from unit.pipeline.captured import DIRECTORY, REGULAR, SYMLINK, Captured
+from unit.pipeline.captured import (
+    DIRECTORY,
+    REGULAR,
+    Captured,
+    again,
+    found_paths,
+    gone,
+    tree,
+)
 
 from streamd.catalog.dirty import Depth
 from streamd.pipeline import survey as survey_module
 from streamd.sources.port import Listing
-
-
-@pytest.fixture
-def one():
-    made = Captured()
-    yield made
-    made.db.close()
-
-
-def tree(one: Captured) -> None:
-    docs = one.fs.create(one.root, b"docs", DIRECTORY, mode=0o755)
-    one.fs.create(docs, b"a", REGULAR, b"aaa")
-    one.fs.create(docs, b"b", REGULAR, b"bbb")
-    one.fs.create(one.root, b"link", SYMLINK, b"docs")
-
-
-def found_paths(findings) -> list[bytes]:
-    return [found.path for finding in findings for found in finding.found]
-
-
-def gone(findings) -> list[tuple[int, bytes]]:
-    return [entry for finding in findings for entry in finding.gone]
-
-
-def again(findings) -> dict[bytes, int]:
-    return {place.path: place.depth for finding in findings for place in finding.deferred}
 
 
 def test_a_new_tree_is_found_whole_parents_first(one) -> None:
@@ -137,7 +118,7 @@ def test_a_name_that_leaves_has_the_others_looked_at(one) -> None:
     one.fs.remove(one.root, b"l1")
     findings = one.look({b"/r/l1": Depth.ENTRY})
     assert gone(findings) == [(one.fid(b"/r"), b"l1")]
-    assert b"/r/docs/a" in again(findings)
+    assert b"/r/docs/a" in found_paths(findings)
 
 
 def test_removals_come_last(one) -> None:
@@ -286,8 +267,11 @@ def test_another_directory_under_the_same_path_is_not_taken_for_the_known_one(on
     one.fs.create(new, b"x", REGULAR, b"x")
     findings = one.look({b"/r/docs/x": Depth.ENTRY, b"/r/docs/a": Depth.ENTRY})
     assert not gone(findings)
-    assert b"/r/docs/x" not in found_paths(findings)
-    assert again(findings)[b"/r/docs"] == Depth.BELOW
+    assert b"/r/docs/a" not in found_paths(findings)
+    found = {entry.path: entry for finding in findings for entry in finding.found}
+    assert found[b"/r/docs"].fid != one.fid(b"/r/docs")
+    assert found[b"/r/docs/x"].parent == found[b"/r/docs"].fid
+    assert b"/r/docs" not in again(findings)  # it was found in this same look
 
 
 def test_a_root_that_is_not_there_removes_nothing(one) -> None:
@@ -377,9 +361,9 @@ def test_a_vanished_directory_is_judged_by_its_own_entry(one) -> None:
     one.capture()
     one.fs.remove(one.root, b"docs")
     findings = one.look({b"/r/docs/a": Depth.ENTRY})
-    assert not gone(findings)
-    assert again(findings) == {b"/r/docs": Depth.ENTRY}
-    one.record(one.look(again(findings)))
+    assert gone(findings) == [(one.fid(b"/r"), b"docs")]
+    assert not again(findings)
+    one.record(findings)
     assert one.fid(b"/r/docs") is None
 
 

@@ -1,0 +1,130 @@
+"""A live cut shows no path as it never was, or says that it may."""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from sim.checking import check_final, values_at
+from sim.scripted import Node
+from sim.simhost import Machine, SimHost
+from simloop import simulate
+
+from streamd.daemon.cutting import UNSETTLED
+from streamd.model.entry import EntryType
+from streamd.vault.state_reader import StateReader
+
+DIRECTORY, REGULAR = EntryType.DIRECTORY, EntryType.REGULAR
+
+
+class Mover:
+    """Renames the directory of a file whenever that is about to be read."""
+
+    def __init__(self, machine: Machine, times: int) -> None:
+        self.machine = machine
+        self.left = times
+        self.top = machine.fs.top[b"/r"]
+        self.directory = machine.fs.create(self.top, b"d0", DIRECTORY, mode=0o755)
+        machine.fs.create(self.directory, b"f", REGULAR, b"old")
+
+    def move(self) -> None:
+        number = int(self.directory.name[1:])
+        self.machine.fs.rename(self.top, b"d%d" % number, self.top, b"d%d" % (number + 1))
+
+    def stand_in_the_way_of(self, host: SimHost) -> None:
+        read = host.source._read
+
+        def interrupted(request, arena):
+            if request.path.endswith(b"/f") and self.left > 0:
+                self.left -= 1
+                self.move()
+            return read(request, arena)
+
+        host.source._read = interrupted
+
+
+def life(machine: Machine, change: Callable[[SimHost], None]) -> None:
+    async def body(host: SimHost) -> None:
+        await host.settle()
+        change(host)
+        await host.settle()
+
+    async def scenario() -> None:
+        await SimHost(machine).live(body)
+
+    simulate(scenario(), seed=1)
+    machine.bury()
+
+
+def shown(machine: Machine) -> tuple[list[dict], list]:
+    """Return what the vault shows after every commit, and its gaps."""
+
+    async def read() -> tuple[list[dict], list]:
+        reader = StateReader(machine.vault())
+        states = [(await values_at(reader, at))[0] for at in await reader.commit_times("sim")]
+        await check_final(machine)
+        return states, await reader.gaps("sim")
+
+    return simulate(read(), seed=2)
+
+
+def contents(states: list[dict]) -> set[bytes]:
+    """Return what the file was shown with below any name of its directory but the first."""
+    return {
+        value[2]
+        for state in states
+        for path, value in state.items()
+        if path.endswith(b"/f") and not path.endswith(b"/d0/f")
+    }
+
+
+def run(times: int) -> tuple[list[dict], list]:
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Machine(7, Path(directory))
+        mover = Mover(machine, times)
+
+        def change(host: SimHost) -> None:
+            machine.fs.write(mover.directory, b"f", b"new")
+            mover.move()
+            mover.stand_in_the_way_of(host)
+
+        life(machine, change)
+        return shown(machine)
+
+
+def test_a_look_that_may_mix_instants_is_made_again() -> None:
+    states, gaps = run(times=1)
+    assert contents(states) == {b"new"}  # it never was "old" under another name
+    assert not gaps
+
+
+def test_a_cut_that_does_not_settle_is_a_gap_until_one_does() -> None:
+    states, gaps = run(times=30)
+    assert contents(states) >= {b"new"}
+    assert {gap.reason for gap in gaps} == {UNSETTLED}
+    assert all(gap.end_us > gap.start_us for gap in gaps)
+
+
+def test_a_file_of_several_names_shows_none_that_went_before_it_changed() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Machine(7, Path(directory))
+        top = machine.fs.top[b"/r"]
+        file: Node = machine.fs.create(top, b"one", REGULAR, b"old")
+        machine.fs.link(file, top, b"two")
+        left = [1]
+
+        def change(host: SimHost) -> None:
+            machine.fs.write(top, b"one", b"new")
+            read = host.source._read
+
+            def interrupted(request, arena):
+                if left and left.pop():
+                    machine.fs.remove(top, b"two")
+                    machine.fs.write(top, b"one", b"newer")
+                return read(request, arena)
+
+            host.source._read = interrupted
+
+        life(machine, change)
+        states, gaps = shown(machine)
+        assert {state[b"/r/two"][2] for state in states if b"/r/two" in state} <= {b"old", b"new"}
+        assert not gaps
