@@ -192,6 +192,12 @@ async def judge(
     return verdict
 
 
+async def gaps_of(config: Path, source: str) -> list[Gap]:
+    """Return the gaps that the vault declares for a source."""
+    async with open_vault_for_reading(load(str(config))) as vault:
+        return await StateReader(vault).gaps(source)
+
+
 def _late(oracle: Oracle, commit: Commit, path: bytes, since_us: int, at_us: int) -> int:
     """Return by how much more time the path would have been right, 0 if by none up to a minute."""
     for late_us in (*range(100_000, 4_000_000, 100_000), 10_000_000, 60_000_000):
