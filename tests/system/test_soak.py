@@ -174,7 +174,11 @@ def restore_from_the_container(daemon: Daemon, log: Path, samples: Samples) -> N
     A change is restorable from the instant of its capture on: on a machine that is busy with other
     things that is late, and the daemon says by how much.
     """
-    at_us = int(daemon.watermarks()[daemon.source, "vault"] * 1e6) - RPO_US
+    until = time.monotonic() + 60
+    while not (marks := daemon.watermarks()):  # a busy machine may answer late
+        assert time.monotonic() < until, daemon.log_tail()
+        time.sleep(0.5)
+    at_us = int(marks[daemon.source, "vault"] * 1e6) - RPO_US
     target = daemon.workdir / f"at-{at_us}"
     elsewhere = daemon.workdir / "elsewhere.toml"
     text = daemon.config.read_text()
