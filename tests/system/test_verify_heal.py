@@ -70,13 +70,13 @@ def test_without_its_state_a_running_host_heals_and_goes_on(daemon: Daemon, tmp_
     daemon.wait_protected()
     (daemon.tree / "fresh").write_bytes(b"after the loss")
     daemon.wait_protected()
-    gaps = daemon.facts("points", "tree")["gaps"]
+    gaps = daemon.facts("points", "tree")["sources"][0]["gaps"]
     assert gaps, "the time since the last record is a gap"
     victim = max(packs(daemon), key=lambda path: path.stat().st_size)
     victim.unlink()
     found = daemon.facts("verify", codes=(7,))
     assert found["missing_chunks"] > 0
-    healed = daemon.facts("verify", "--heal", codes=(7,))  # by the daemon, which holds the lock
+    healed = daemon.facts("verify", "--heal")  # by the daemon, which holds the lock
     assert (healed["lost_chunks"], healed["missing_chunks"]) == (0, 0)
     assert daemon.facts("verify", "--level", "full")["sound"]
     total = [value for _, value in daemon.metrics("streamd_verify_healed_chunks_total")]
