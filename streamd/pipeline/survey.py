@@ -148,17 +148,14 @@ class Survey:
                 self._finding.absent.append(path)
 
     def _touch(self, others: Iterable[bytes], path: bytes) -> None:
-        """Look at other names of the file at `path` in this same cut, if that is not done anyway.
-
-        A file shows its new content under all its names: no name may show what it never had.
-        """
+        """Look at other names of the file at `path` in this same cut: they show what it is, too."""
         for other in others:
             if other not in self._since:
                 self._touched.setdefault(other, self._since_us(path))
 
     def _is_full(self) -> bool:
-        finding = self._finding
-        return len(finding.found) >= BATCH_ENTRIES_MAX or finding.expected_bytes >= BATCH_BYTES_MAX
+        size = self._finding.expected_bytes
+        return len(self._finding.found) >= BATCH_ENTRIES_MAX or size >= BATCH_BYTES_MAX
 
     def _take(self) -> Finding:
         taken, self._finding = self._finding, Finding()
@@ -273,9 +270,9 @@ class Survey:
         return self._since.get(path, self._visit_us)
 
     def _look_again(self, path: bytes, depth: Depth) -> None:
-        place = DirtyPlace(path, depth, self._since_us(path))
-        self._finding.deferred.append(place)
-        self.trail.deferred.append(place)
+        since_us = min(self._since_us(path), self._visit_us)  # of what was to be looked at there
+        self.trail.deferred.append(DirtyPlace(path, depth, since_us))
+        self._finding.deferred.append(self.trail.deferred[-1])
 
     def _slip(self, path: bytes, depth: Depth) -> None:
         """Nothing is known of a place that is sure to hold: neither what was nor what is."""
@@ -309,9 +306,10 @@ class Survey:
             self._ask_entry(path)
 
     def _ask_entry(self, path: bytes) -> None:
-        """A directory is not what it was; its own entry tells what happened, in this survey."""
+        """A directory is not what it was; its own entry tells what happened, in this look."""
         if self.trail.is_unlike(path):
             self._touched.setdefault(path, self._visit_us)
+            self._since[path] = min(self._since_us(path), self._visit_us)
         else:
             self._slip(path, Depth.BELOW)
 
@@ -416,8 +414,8 @@ class Survey:
         parent, in_flight, too_large = visit.fid, self._in_flight.entries, listing.too_large
         for name, errno in listing.failed.items():
             self._finding.troubles.append(Trouble(join(visit.path, name), "unreadable", errno))
-        for name in too_large:
-            self._finding.troubles.append(Trouble(join(visit.path, name), TOO_LARGE, 0))
+        large = [Trouble(join(visit.path, name), TOO_LARGE, 0) for name in too_large]
+        self._finding.troubles.extend(large)
         if visit.deep:  # part of a scan: each directory once
             listing.count_into(self.seen)
         looked_for = visit.looked_for(rows, self._in_flight.names_in(parent, self))

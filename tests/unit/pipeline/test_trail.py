@@ -75,3 +75,22 @@ def test_the_names_that_a_file_keeps_follow_directories_that_moved(one) -> None:
         entry.fid for finding in findings for entry in finding.found if entry.path == b"/r/l2"
     )
     assert survey.trail.names_left(one.lookup, fid) == {b"/r/moved/a", b"/r/l2"}
+
+
+def test_a_directory_that_is_looked_at_again_is_as_old_as_what_was_to_be_seen_in_it(one) -> None:
+    tree(one)
+    one.capture()
+    survey = one.survey({b"/r/docs/a": Depth.ENTRY, b"/r/docs": Depth.ENTRY})
+    survey._since[b"/r/docs"] = 77  # a younger change than that of what is in it
+    survey._since[b"/r/docs/a"] = 5
+    examine = one.source.examine
+
+    def examine_elsewhere(directory, names):
+        listing = examine(directory, names)
+        if directory == b"/r/docs" and listing.own is not None:
+            listing.own = listing.own._replace(ino=999)  # and back again when it is asked for
+        return listing
+
+    one.source.examine = examine_elsewhere
+    deferred = [place for finding in survey.findings() for place in finding.deferred]
+    assert [place.first_us for place in deferred if place.path == b"/r/docs"] == [5]
