@@ -17,7 +17,6 @@ from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
-from streamd.pipeline.comparing import slices
 from streamd.pipeline.findings import (
     BATCH_BYTES_MAX,
     BATCH_ENTRIES_MAX,
@@ -192,18 +191,19 @@ class Survey:
 
     def _resolve(self, directory: bytes) -> int | None:
         """Return the catalog's number of a directory; None if it is not committed (yet)."""
-        known = self._directories.get(directory)
-        if known is not None:
-            return known
-        at = split(directory, self._source.roots)
-        parent = None if at is None else self._resolve(at[0])
-        if at is None or parent is None:
-            return None
-        known_here = self._lookup.directory(parent, at[1])
-        if known_here is None or self._in_flight.is_moving((parent, at[1]), known_here[0]):
-            return None
-        self._directories[directory], self._stats[directory] = known_here
-        return known_here[0]
+        way: list[tuple[bytes, bytes]] = []  # not recursive: it may be thousands long
+        while (fid := self._directories.get(directory)) is None:
+            if (at := split(directory, self._source.roots)) is None:
+                return None
+            way.append((directory, at[1]))
+            directory = at[0]
+        for path, name in reversed(way):
+            found = self._lookup.directory(fid, name)
+            if found is None or self._in_flight.is_moving((fid, name), found[0]):
+                return None
+            fid, self._stats[path] = found
+            self._directories[path] = fid
+        return fid
 
     def _visit(self, directory: bytes, names: list[bytes], *, deep: bool) -> Iterator[Found | None]:
         """Look at names in a directory, and below. Yields a large file, or None: batch may go."""
@@ -227,10 +227,7 @@ class Survey:
                 self._unlistable(visit.path, listing.error)
                 continue
             if listing.names is not None:  # too many for one answer
-                stack += [
-                    Visit(visit.path, visit.fid, list(part), visit.deep, (low, high))
-                    for part, low, high in slices(listing.names)
-                ]
+                stack += visit.in_slices(listing.names)
                 continue
             if not self._is_meant(visit, listing):
                 continue

@@ -1,13 +1,14 @@
 """One directory to look at, and what looking compares."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.host import HostStat
+from streamd.pipeline.comparing import slices
 from streamd.sources.port import VIRTUAL_ROOT
 
 _DEV: Final = HostStat._fields.index("dev")
@@ -23,6 +24,12 @@ class Visit:
     names: list[bytes] | None
     deep: bool
     span: tuple[bytes, bytes | None] | None = None  # all names from here up to there are in `names`
+
+    def in_slices(self, names: Sequence[bytes]) -> "list[Visit]":
+        """Return the same visit in parts; `names` are all that are there, sorted."""
+        return [
+            replace(self, names=list(part), span=(low, high)) for part, low, high in slices(names)
+        ]
 
     def looked_for(self, known: Iterable[bytes], on_their_way: Iterable[bytes]) -> set[bytes]:
         """Return the names that ought to be there, captured or not yet."""
