@@ -162,10 +162,11 @@ class Samples:
         """Take one of each."""
         self.resident.append(resident_mib(self._pid))
         self.descriptors.append(float(len(os.listdir(f"/proc/{self._pid}/fd"))))
-        for labels, lag in self._daemon.metrics("streamd_rpo_lag_seconds"):
-            if labels["destination"] == "local":
-                self.worst_lag_seconds = max(self.worst_lag_seconds, lag)
-        left.wait(0.5)
+        if len(self.resident) % 8 == 0:  # the page costs the daemon some work
+            for labels, lag in self._daemon.metrics("streamd_rpo_lag_seconds"):
+                if labels["destination"] == "local":
+                    self.worst_lag_seconds = max(self.worst_lag_seconds, lag)
+        left.wait(0.25)
 
 
 def restore_from_the_container(daemon: Daemon, log: Path, samples: Samples) -> None:
