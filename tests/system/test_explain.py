@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from system.daemon_process import Daemon
-from system.test_classes import OPTIONS, build
+from system.test_file_classes import OPTIONS, build
 
 
 def line_of(file: Path, text: str) -> str:
