@@ -201,6 +201,11 @@ def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[
     )
 
 
+def clear_reason(connection: sqlite3.Connection, source: int, reason: str) -> None:
+    """Forget all problems of one kind."""
+    connection.execute("DELETE FROM problem WHERE source = ? AND reason = ?", (source, reason))
+
+
 def clear_problems_below(
     connection: sqlite3.Connection, source: int, paths: Iterable[bytes]
 ) -> None:

@@ -126,6 +126,7 @@ class Host:
                 reconcile_seconds=source.reconcile_seconds,
                 reread_seconds=source.reread_seconds if is_files else 0,
                 canary_seconds=source.canary_seconds if is_files else 0,
+                hooks=self.sources.hooks(name, source),
             ),
         )
 

@@ -9,7 +9,7 @@ Steps of surveys of one source take turns.
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from typing import Final
 
@@ -160,6 +160,8 @@ class Protection:
     def close(self) -> None:
         """Close the reader, after the tasks have ended."""
         self._reader.close()
+        if self._terms.hooks is not None:
+            self._terms.hooks.close()
         if self.stream.slow is not None:
             self.stream.slow.shutdown(wait=False)
 
@@ -241,9 +243,10 @@ class Protection:
         roots = dict.fromkeys(self.stream.source.roots, int(Depth.SCAN))
         await noticing.note(roots, noticing.covered_us)
         for _ in range(SETTLE_ROUNDS_MAX):
-            await self._scan()
-            await self._cut()
-            if not await self._catalog.read(dirty.count, self.stream.number):
+            await self._hooked(self._scan, scan=True)
+            await self._hooked(self._cut, scan=False)
+            is_refused = self._terms.hooks is not None and self._terms.hooks.is_refused
+            if is_refused or not await self._catalog.read(dirty.count, self.stream.number):
                 break
         if marks:
             await self._pipeline.submit(
@@ -282,7 +285,7 @@ class Protection:
                     await asyncio.sleep(wait)
                     continue
                 noticing.first_dirty = None
-                await self._cut()
+                await self._hooked(self._cut, scan=False)
                 await self._keep_pace(cadence)
 
     async def _keep_pace(self, cadence: Cadence) -> None:
@@ -333,7 +336,7 @@ class Protection:
         """Run scan surveys until none is due; return the changes they found."""
         changes = 0
         while await self._catalog.read(dirty.has_unpicked, self.stream.number, scan=True):
-            changes += await self._scan()
+            changes += await self._hooked(self._scan, scan=True)
             if self.progress.state == "source-missing":
                 await asyncio.sleep(MISSING_RETRY_SECONDS)
         return changes
@@ -346,11 +349,18 @@ class Protection:
             self.progress.scan_idle.clear()
             await self._noticing.ask_scan("periodic", since_us=LATER)
 
-    async def _cut(self) -> None:
+    async def _hooked(self, work: Callable[[], Awaitable[int]], *, scan: bool) -> int:
+        hooks = self._terms.hooks
+        if hooks is None:
+            return await work()
+        return await hooks.around(work, self._catalog, self.stream, scan=scan)
+
+    async def _cut(self) -> int:
         """Capture what is dirty as one instant."""
         survey = await self._cutting.cut()
         if survey is not None:
             await self._account(survey)
+        return 0 if survey is None else survey.change_count
 
     async def _scan(self) -> int:
         """Look at what is to be scanned, until what is found is durable; return the changes.

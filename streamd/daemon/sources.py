@@ -7,6 +7,7 @@ from typing import Final
 
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compare_worker import Task
+from streamd.daemon.hooks import Hooks
 from streamd.daemon.meters import Meters
 from streamd.effects import Clock
 from streamd.format.chunker import Cutter
@@ -87,6 +88,12 @@ class SourceFactory:
             clone_directories=(os.fsencode(self._config.daemon.state), *clones),
             sqlite_copier=self._copier if source.sqlite == "backup" else None,
         )
+
+    def hooks(self, name: str, source: SourceConfig) -> Hooks | None:
+        """Return the programs to run around each capture of a source, if there are any."""
+        if not (source.before_capture or source.after_capture):
+            return None
+        return Hooks(name, source, self._clock, self._meters)
 
     def describe(
         self, source: SourceConfig, catalog: str, number: int

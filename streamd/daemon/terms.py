@@ -6,6 +6,7 @@ from typing import Final
 
 from streamd.daemon.compare_worker import Task
 from streamd.daemon.handover import Handover
+from streamd.daemon.hooks import Hooks
 
 RECONCILE_SECONDS: Final = 3600.0
 
@@ -23,3 +24,4 @@ class Terms:
     reconcile_seconds: float = RECONCILE_SECONDS
     reread_seconds: float = 0.0  # every file is read again within this time; 0: never
     canary_seconds: float = 0.0  # between two canaries; 0: none
+    hooks: Hooks | None = None  # programs to run around each capture

@@ -271,7 +271,7 @@ class Pipeline:
                     if part is None:
                         break
                     arena, found = part
-                    size = sum(piece.size for piece in found)
+                    size = sum(piece.size for piece in found if piece.id is not None)
                     self._observer.step("read", loop.time() - started, size, size)
                     pieces.extend(found)
                     await room.acquire()

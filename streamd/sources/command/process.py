@@ -8,7 +8,7 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from streamd.config.programs import SEARCH_PATH, ProgramUnusable, find_program
@@ -152,10 +152,16 @@ class Process:
 
 
 def run_to_end(
-    argv: Sequence[str], extra: Mapping[str, str], *, seconds: float, clock: Clock
+    argv: Sequence[str],
+    extra: Mapping[str, str],
+    *,
+    seconds: float,
+    clock: Clock,
+    started: Callable[[Process], None] = lambda _: None,
 ) -> None:
-    """Run a program and drop its output. Raises ProgramFailed."""
+    """Run a program and drop its output; `started` gets the process. Raises ProgramFailed."""
     process = Process(argv, extra, seconds=seconds, clock=clock)
+    started(process)
     try:
         room = memoryview(bytearray(65536))
         while process.read_into(room):

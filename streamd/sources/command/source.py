@@ -233,12 +233,15 @@ class CommandRead:
                     seconds=source.timeout_seconds,
                     clock=source.clock,
                 )
-            if self._source.is_stopped:  # while it started
+            if self._is_to_stop():  # said while it started
                 self.stop()
             return self._fill(self._process)
         except ProgramFailed as error:
             self._failure = str(error)
             return None
+
+    def _is_to_stop(self) -> bool:
+        return self._is_stopped or self._source.is_stopped
 
     def _fill(self, process: Process) -> tuple[memoryview, list[Piece]] | None:
         chunking = self._source.chunking
