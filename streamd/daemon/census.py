@@ -14,12 +14,14 @@ from streamd.catalog.dirty import Problem
 from streamd.daemon.meters import Meters
 from streamd.daemon.progress import Progress
 from streamd.effects import Clock
+from streamd.observe.logging import get_logger
 from streamd.pipeline.jobs import Stream
 from streamd.pipeline.visit import join, split
 from streamd.policy import classes
 from streamd.sources.port import VIRTUAL_ROOT, Source
 
 PAUSE_SECONDS: Final = 2.0
+_LOG: Final = get_logger("census")
 _SHARE: Final = 20  # counting takes at most a twentieth of the time
 
 
@@ -79,6 +81,7 @@ class Census:
         self._clock = clock
         self._meters = meters
         self._next_at = 0.0
+        self._is_counting = False
         self._counted: tuple[object, ...] = ()
         self.reconcile = Reconcile()
         self.counts: dict[str, int] = {}
@@ -101,8 +104,8 @@ class Census:
         key, value = reconcile_key(self._name), msgspec.msgpack.encode(self.reconcile)
         await self._catalog.write(put_value, key, value)
 
-    async def refresh(self, progress: Progress, *, at_once: bool = False) -> None:
-        """Count, if something changed and counting was not just done."""
+    def refresh(self, progress: Progress) -> None:
+        """Begin to count, if something changed and that was not just done. Called on the loop."""
         now = self._clock.monotonic()
         basis = (
             progress.dirty_count,
@@ -111,14 +114,25 @@ class Census:
             progress.note_count,
             self.reconcile,
         )
-        if not at_once and (basis == self._counted or now < self._next_at):
+        if self._is_counting or basis == self._counted or now < self._next_at:
             return
+
+        def done(future: "asyncio.Future[dict[str, int]]") -> None:
+            self._is_counting = False
+            took = self._clock.monotonic() - now
+            self._next_at = now + max(PAUSE_SECONDS, took * _SHARE)
+            if future.cancelled():
+                return
+            error = future.exception()
+            if error is not None:  # the numbers shown are older ones, and are counted again
+                _LOG.warning("not-counted", source=self._name, what=str(error))
+                return
+            self.counts, self._counted = future.result(), basis
+            self._meters.classes(self._name, self.counts)
+
+        self._is_counting = True
         loop = asyncio.get_running_loop()
-        self.counts = await loop.run_in_executor(self._threads, self._count)
-        self._counted = basis
-        took = self._clock.monotonic() - now
-        self._next_at = now + max(PAUSE_SECONDS, took * _SHARE)
-        self._meters.classes(self._name, self.counts)
+        loop.run_in_executor(self._threads, self._count).add_done_callback(done)
 
     def _count(self) -> dict[str, int]:
         reader = self._catalog.open_reader()

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -36,6 +37,13 @@ class Progress:
         """A change waits that may be as old as `since_us`."""
         self.local_oldest_us = min(self.local_oldest_us or since_us, since_us)
         self.vault_oldest_us = min(self.vault_oldest_us or since_us, since_us)
+
+    def owe(self, failed: Mapping[bytes, int], settled: Iterable[bytes]) -> None:
+        """What failed goes on waiting since its change, until it was captured or is gone."""
+        for path, since_us in failed.items():
+            self.owed.setdefault(path, since_us)
+        for path in settled:
+            self.owed.pop(path, None)
 
     def oldest_us(self, destination: str) -> int | None:
         """Return the oldest change that is not durable at a destination; None: all is."""

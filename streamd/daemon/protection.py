@@ -447,20 +447,12 @@ class Protection:
             self._fuzzy.update(dict.fromkeys(ready.later, int(Depth.ENTRY)))
             self._fuzzy_found.set()
         if self.progress.owed or ready.owed:
-            self._keep_owed(ready)
+            self.progress.owe(ready.owed, (*ready.good_paths, *ready.absent))
         if ready.again or ready.lost:
             self._noticing.stir()
         if at_us:
             self._meters.point(self.name, at_us)
         self._surveying.committed(ready.survey_done)
-
-    def _keep_owed(self, ready: Ready) -> None:
-        """What failed goes on waiting since its change, until it was captured or is gone."""
-        owed = self.progress.owed
-        for path, since_us in ready.owed.items():
-            owed.setdefault(path, since_us)
-        for path in ready.good_paths:
-            owed.pop(path, None)
 
     async def _fuzzy_loop(self) -> None:
         """Read files again that would not stand still."""
@@ -484,7 +476,7 @@ class Protection:
             fuzzy=progress.fuzzy_count,
             entries=progress.entry_count,
         )
-        await self.census.refresh(progress)
+        self.census.refresh(progress)
 
     def lag_seconds(self, destination: str) -> float:
         """Return the age of the oldest change that is not durable at `destination`; 0: none.
