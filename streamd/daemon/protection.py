@@ -1,11 +1,9 @@
-"""The protection of one source: watch it, look where something changed, hand findings to the
-pipeline.
+"""The protection of one source: watch it, look where something changed, hand on what was found.
 
 The main tasks: *watch* turns events into dirty places, durable before anything is done about them.
 *cut* looks at dirty places at the pace that the RPO asks for. *scan* compares the whole tree with
-the catalog:
-at the start, after lost events, and now and then, and closes the coverage gaps it was started for.
-Steps of surveys of one source take turns.
+the catalog: at the start, after lost events, and now and then, and closes the coverage gaps it was
+started for. Steps of surveys of one source take turns.
 """
 
 import asyncio
