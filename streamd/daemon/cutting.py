@@ -106,7 +106,7 @@ class Cutting:
             begun.add([*cut.slipped(), *survey.trail.deferred])
             cut.void(lambda parked: surveying.stream.in_flight.settle(parked.ready.settled))
             begun.begin(await self._noticing.barrier())
-            begun.add(await surveying.pick(begun.number, LIVE, LIVE_PLACES_MAX))
+            begun.pick(await surveying.pick(begun.number, LIVE, LIVE_PLACES_MAX))
 
     async def _doubt(self, begun: "_Begun", survey: Survey, cut: Cut) -> str:
         """Say why the pass that was just read may mix instants; empty: it does not."""
@@ -119,7 +119,7 @@ class Cutting:
         slipped = [*survey.trail.slipped, *(place.path for place in cut.slipped())]
         if begun.since_us == 0:
             return "events are late"
-        if cut.is_broken and (moved or names):
+        if (cut.is_broken or begun.is_full) and (moved or names):
             return "too large to be committed at once"
         if settling.is_mixed(slipped, moved):
             return "moved while it was looked at"
@@ -137,12 +137,18 @@ class _Begun:
         self.is_promised = is_promised
         self.places: dict[bytes, DirtyPlace] = {}
         self.first_us = picked[0].first_us
+        self.is_full = False  # more was dirty than the last pick took: not all is looked at
         self.since_us = 0  # everything before was noticed when its last pass began; 0: not known
-        self.add(picked)
+        self.pick(picked)
 
     def begin(self, since_us: int | None) -> None:
         """A pass begins."""
         self.since_us = since_us or 0
+
+    def pick(self, picked: list[DirtyPlace]) -> None:
+        """Look at what was dirty, too."""
+        self.is_full = len(picked) >= LIVE_PLACES_MAX
+        self.add(picked)
 
     def add(self, more: list[DirtyPlace]) -> None:
         """Look at these too, and as deep as anybody asked for."""

@@ -9,7 +9,8 @@ from sim.scripted import Node
 from sim.simhost import Machine, SimHost
 from simloop import simulate
 
-from streamd.daemon.cutting import UNSETTLED
+from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.daemon.cutting import UNSETTLED, _Begun
 from streamd.model.entry import EntryType
 from streamd.vault.state_reader import StateReader
 
@@ -128,3 +129,13 @@ def test_a_file_of_several_names_shows_none_that_went_before_it_changed() -> Non
         states, gaps = shown(machine)
         assert {state[b"/r/two"][2] for state in states if b"/r/two" in state} <= {b"old", b"new"}
         assert not gaps
+
+
+def test_a_pick_that_took_as_much_as_it_may_has_not_taken_all(monkeypatch) -> None:
+    monkeypatch.setattr("streamd.daemon.cutting.LIVE_PLACES_MAX", 2)
+    places = [DirtyPlace(b"/r/%d" % n, Depth.ENTRY, 5) for n in range(3)]
+    begun = _Begun(1, places[:2], is_promised=True)
+    assert begun.is_full
+    begun.pick(places[2:])
+    assert not begun.is_full
+    assert len(begun.places) == 3
