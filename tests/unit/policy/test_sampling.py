@@ -36,3 +36,8 @@ def test_strata_get_their_share(total: int, strata: list[int]) -> None:
     assert all(n or not size or not total for n, size in zip(found, strata, strict=True))
     assert sum(found) >= min(total, sum(strata))
     assert sum(found) <= max(total, sum(1 for size in strata if size))
+
+
+def test_small_strata_that_are_rounded_up_are_paid_for_by_the_largest() -> None:
+    assert allot(3, [1, 1, 4]) == [1, 1, 1]
+    assert allot(1, [1, 1, 4]) == [1, 1, 1]  # never none of a stratum
