@@ -109,3 +109,8 @@ def test_imports_point_downwards() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_two_test_files_have_the_same_name() -> None:
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in set(names) if names.count(name) > 1] == [], "pytest cannot tell them"
