@@ -163,9 +163,10 @@ class Target:
         name = temporary_name(file)
         handle = self._create(name, parent)
         try:
-            self._fill(handle, pieces)
-            if not pieces or pieces[-1][0] + len(pieces[-1][1]) != file.version.size:
+            if sum(len(piece) for _, piece in pieces) != file.version.size:
+                # before writing: what extends a file makes XFS allocate ahead, into the holes
                 os.ftruncate(handle, file.version.size)
+            self._fill(handle, pieces)
             self._describe_file(handle, file)
         except BaseException:
             os.unlink(name, dir_fd=parent)
