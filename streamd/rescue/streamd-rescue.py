@@ -970,7 +970,7 @@ def parsed(arguments):
         parser.add_argument(f"--{name}", default="latest" if name == "at" else None)
     parser.add_argument("--path", action="append", default=[])
     parser.add_argument("--devices", action="store_true")
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)
 def run(options, report):
     wanted = {"list": 0, "ls": 1, "restore": 2}[options.command]
     need(wanted == bool(options.source) + bool(options.target), "say SOURCE, and for restore TARGET", Usage)

@@ -67,7 +67,8 @@ def newest() -> dict[str, Any]:
 
 def restore(url: str, target: Path, *more: str) -> int:
     kit = ["--kit", str(GOLDEN / "kit.txt")]
-    return rescue.main(["restore", "web", str(target), *kit, "--vault", url, *more])
+    # in the order of the README: options may stand anywhere
+    return rescue.main(["restore", *kit, "web", str(target), "--vault", url, *more])
 
 
 @pytest.mark.root
