@@ -9,6 +9,8 @@ CASES  ?= 20000
 SOAK_SECONDS ?= 1800
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
+# tests whose outcome does not depend on how fast the machine is: both cores at once
+TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
 .PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system soak fuzz clean
@@ -39,7 +41,8 @@ cover: setup                       ## every branch of the pure core is run by a 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
-	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest
+	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest -n 2 $(TIMELESS)
+	$(BIN)/pytest $(TIMELESS:%=--ignore=%)
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
 	sh scripts/run_demo.sh $(DIR)
