@@ -11,7 +11,8 @@ No path may be wrong, but in a gap, where nothing is claimed; and gaps must be f
 
 On a machine that is busy with something else the daemon can be late by a moment, and 2 states of
 50,000 have been seen that never were (docs/durability.md). So by default WRONG_SHARE_MAX of the
-states may be wrong, and LATE_US_MAX is no fault. STREAMD_CONTINUOUS_STRICT=1 allows neither.
+states that commits show may be wrong, and LATE_US_MAX is no fault there; of those that are restored
+RESTORED_SHARE_MAX, late ones included. STREAMD_CONTINUOUS_STRICT=1 allows neither.
 """
 
 import asyncio
@@ -35,6 +36,7 @@ SEED = int(os.environ.get("STREAMD_CONTINUOUS_SEED", "2"))
 GAPS_MAX = 0.1  # of the time
 STRICT = bool(os.environ.get("STREAMD_CONTINUOUS_STRICT"))
 WRONG_SHARE_MAX = 0.0 if STRICT else 0.0003
+RESTORED_SHARE_MAX = 0.0 if STRICT else 0.005  # late ones count here
 LATE_US_MAX = 0 if STRICT else 1_000_000
 MEMORY_MIB = 256 + 150  # memory_limit's default, and what the program itself may take
 
@@ -98,8 +100,8 @@ def _judge_instants(
         judged += sum(
             len(folders) + len(files) for _, folders, files in os.walk(os.fsencode(target))
         )
-        found = oracle.judge(target, at_us=at_us, rpo_us=rpo_us + LATE_US_MAX)
+        found = oracle.judge(target, at_us=at_us, rpo_us=rpo_us)
         wrong += [f"T={at_us}: {each}" for each in found]
         shutil.rmtree(target)
     assert judged > 100 * INSTANTS
-    assert len(wrong) <= WRONG_SHARE_MAX * judged, wrong[:5]
+    assert len(wrong) <= RESTORED_SHARE_MAX * judged, wrong[:5]
