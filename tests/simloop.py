@@ -46,10 +46,8 @@ class Halt(BaseException):
 class _NumberedTask(asyncio.Task[Any]):
     """A task hashed by creation order, so that sets of tasks iterate the same way each run."""
 
-    _numbers = itertools.count()
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._number = next(self._numbers)
+    def __init__(self, number: int, *args: Any, **kwargs: Any) -> None:
+        self._number = number
         super().__init__(*args, **kwargs)
 
     def __hash__(self) -> int:
@@ -70,7 +68,10 @@ class SimLoop(asyncio.BaseEventLoop):
         self._halted: BaseException | None = None
         self.now = 0.0
         self.steps = 0
-        self.set_task_factory(lambda loop, coro, **kw: _NumberedTask(coro, loop=loop, **kw))
+        numbers = itertools.count()
+        self.set_task_factory(
+            lambda loop, coro, **kw: _NumberedTask(next(numbers), coro, loop=loop, **kw)
+        )
 
     def time(self) -> float:
         return self.now

@@ -4,7 +4,7 @@ Each schedule changes a small tree while it is captured, crashes the process at 
 it, lets it settle, and compares the vault with what the tree really was: at the end, at instants in
 the past, and what the store held whenever something was promised. Batches are made tiny, so that
 what is rare in life is common here. STREAMD_SIM_SEEDS says how many schedules; a failure prints its
-seed, and STREAMD_SIM_SEED runs that one alone.
+seed, and STREAMD_SIM_SEED runs that one alone, with PYTHONHASHSEED as it was: `make` sets it.
 """
 
 import asyncio
@@ -152,5 +152,5 @@ def test_whatever_happens_the_vault_holds_what_the_tree_was(group, template) -> 
             machine = run_schedule(seed, template, remote=remote)
             check(machine, seed, remote=remote)
         except BaseException:
-            print(f"STREAMD_SIM_SEED={seed}")
+            print(f"STREAMD_SIM_SEED={seed} PYTHONHASHSEED={os.environ.get('PYTHONHASHSEED')}")
             raise
