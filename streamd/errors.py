@@ -412,3 +412,13 @@ class PolicyRefused(PermanentError):
     code = "policy-refused"
     exit_code = ExitCode.POLICY
     remedy = "read the reason; if the loss is meant, say so: --accept-loss"
+
+
+class ObjectLocked(PolicyRefused):
+    """The container keeps an object that retention lets go: immutability, a legal hold or a lease.
+
+    The fact `reason` is `immutable` or `hold`.
+    """
+
+    code = "object-locked"
+    remedy = "wait until the lock of the container ends, or end the hold; it is tried again by itself"

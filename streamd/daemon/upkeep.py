@@ -4,7 +4,8 @@ One job at a time. A failure is logged and counted, and the next turn tries agai
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -12,6 +13,7 @@ import msgspec
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
+from streamd.daemon.memory import Turn
 from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError, UsageInvalid, VaultUnreachable
@@ -25,6 +27,7 @@ from streamd.vault.vault import Vault
 if TYPE_CHECKING:
     from streamd.maintenance.expire import RetentionReport
     from streamd.maintenance.facts import RunFacts
+    from streamd.maintenance.runs import RunsReport
 
 MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
@@ -41,8 +44,8 @@ class Upkeep:
     def __init__(self, host: Host, config: Callable[[], Config]) -> None:
         self._host = host
         self._config = config
-        self._lock = asyncio.Lock()
-        self.verification = Verification(host, config, self._lock)
+        self._turn = Turn()
+        self.verification = Verification(host, config, self._turn)
         self.last_success_us = 0
 
     async def run(self) -> None:
@@ -84,10 +87,17 @@ class Upkeep:
         """Run retention now; the answer to `retention-run` on the control socket."""
         from streamd.maintenance.facts import run_facts
 
-        try:
+        with self._refusals_counted():
             return run_facts(await self._retention(args))
-        except PolicyRefused:
-            self._host.meters.metrics.retention_blocked_total.labels("refused").inc()
+
+    @contextmanager
+    def _refusals_counted(self) -> Iterator[None]:
+        """Count what was not deleted because somebody forbids it: the container, or the rules."""
+        try:
+            yield
+        except PolicyRefused as refused:
+            reason = str(refused.facts.get("reason", "refused"))
+            self._host.meters.metrics.retention_blocked_total.labels(reason).inc()
             raise
 
     async def _retention(self, args: dict[str, object]) -> "RetentionReport":
@@ -95,7 +105,7 @@ class Upkeep:
         from streamd.maintenance.points import timezone_name
 
         host, config = self._host, self._config()
-        async with self._lock:
+        async with self._turn:
             report = await expire.run(
                 site_of(host, meta_keys_of(args)),
                 rules_of(config),
@@ -144,15 +154,9 @@ class Upkeep:
 
     async def keep(self) -> None:
         """Write what is due now."""
-        from streamd.maintenance.checkpoint_due import checkpoint_due
-        from streamd.maintenance.runs import keep_runs
-
         host = self._host
-        async with self._lock:
-            site, record = site_of(host), host.stores.remote or host.stores.local
-            await site.finish_puts()
-            written = await checkpoint_due(site, self._config().sources)
-            report = await keep_runs(site, record)
+        with self._refusals_counted():
+            written, report = await self._keep(host)
         if host.uploader is not None:
             host.uploader.wake()
         if written or report.history_runs or report.index_chunks is not None:
@@ -164,10 +168,20 @@ class Upkeep:
                 dropped=report.dropped,
             )
 
+    async def _keep(self, host: Host) -> "tuple[int, RunsReport]":
+        from streamd.maintenance.checkpoint_due import checkpoint_due
+        from streamd.maintenance.runs import keep_runs
+
+        async with self._turn:
+            site, record = site_of(host), host.stores.remote or host.stores.local
+            await site.finish_puts()
+            written = await checkpoint_due(site, self._config().sources)
+            return written, await keep_runs(site, record)
+
     async def _evict_loop(self) -> None:
         while True:
             await asyncio.sleep(EVICT_SECONDS)
-            async with self._lock:
+            async with self._turn.lock:
                 local, copy = self._config().local, self._host.copy
                 assert local is not None
                 assert copy is not None

@@ -19,7 +19,7 @@ from streamd.errors import (
     CredentialExpired,
     CredentialRejected,
     FirewallRefused,
-    PolicyRefused,
+    ObjectLocked,
     ProxyRefused,
     RightMissing,
     StorageRefused,
@@ -46,11 +46,11 @@ _EXISTS: Final = {
 _MAY_EXIST: Final = {"AuthorizationPermissionMismatch", "AuthorizationFailure"}
 _CONTAINER_MISSING: Final = {"ContainerNotFound", "ContainerBeingDeleted", "ContainerDisabled"}
 _BLOB_MISSING: Final = {"BlobNotFound", "ResourceNotFound"}
-_LOCKED: Final = {
-    "BlobImmutableDueToPolicy",
-    "BlobImmutableDueToLegalHold",
-    "ContainerImmutable",
-    "LeaseIdMissing",
+_LOCKED: Final = {  # code → why it stays, as the metric says it
+    "BlobImmutableDueToPolicy": "immutable",
+    "BlobImmutableDueToLegalHold": "hold",
+    "ContainerImmutable": "immutable",
+    "LeaseIdMissing": "hold",  # somebody has leased it, so that it stays
 }
 _THROTTLED_CODES: Final = {"ServerBusy", "AccountRequestRateExceeded", "TooManyRequests"}
 _DAMAGED: Final = {"InvalidRange"}
@@ -127,8 +127,8 @@ def _by_code(answer: Answer, asked: Asked) -> StreamdError | None:
         return ContainerMissing(f"there is no container {container} ({code})", name=container)
     if code in _BLOB_MISSING and name:
         return BlobNotFound(f"there is no object {name}", name=name)
-    if code in _LOCKED and asked.doing == "delete":
-        return PolicyRefused(f"{name} must not be deleted yet: {code}")
+    if code is not None and code in _LOCKED and asked.doing == "delete":
+        return ObjectLocked(f"{name} must not be deleted yet: {code}", reason=_LOCKED[code])
     if code in _DAMAGED:
         return VaultDamaged(f"{name} ends before the requested range", name=name)
     return None
