@@ -12,6 +12,7 @@ import asyncio
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple
 
 from aiohttp import web
@@ -42,7 +43,7 @@ class HttpServer:
     """Serves the three pages. `problem` returns "" while the process is well.
 
     `problem` and `protection` run on the event loop and must not block; the registry's collectors
-    run in a worker thread.
+    run in a thread of their own: whoever asks because all others are busy must be answered.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class HttpServer:
         self._problem = problem
         self._protection = protection
         self._runner: web.AppRunner | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="metrics")
 
     async def start(self, host: str, port: int) -> int:
         """Listen there and return the port, a free one if it was 0.
@@ -84,11 +86,13 @@ class HttpServer:
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
+        self._thread.shutdown(wait=False)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         # thousands of series take longer than the loop should wait
-        body = await asyncio.to_thread(encode, self._registry)
+        loop = asyncio.get_running_loop()
+        body = await loop.run_in_executor(self._thread, encode, self._registry)
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def _healthz(self, _request: web.Request) -> web.Response:

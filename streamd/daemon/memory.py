@@ -1,13 +1,21 @@
-"""Settings of the C library's allocator that the byte path wants, whoever starts the process.
+"""What the C library's allocator keeps, and when it gives it back, whoever starts the process.
 
 Buffers of megabytes come and go a hundred times a second. By default each is mapped anew and given
 back, so that the kernel clears its pages every time: a tenth of the processor time of a capture.
-The unit file says the same in its environment; this is for `capture` and `restore` by hand.
+The unit file says the same in its environment; `keep_buffers` is for `capture` and `restore` by hand.
+
+What is kept so is the most that was ever in use at once. A job of upkeep may have used much more than
+capture does, so a daemon that only kept would be as large for ever as its largest job: after each,
+`give_back` returns what lies free.
 """
 
+import asyncio
 import ctypes
 import os
-from typing import Final
+from types import TracebackType
+from typing import Final, Self
+
+from streamd.vault.parallel import in_thread
 
 _MMAP_THRESHOLD: Final = (-3, 1 << 30)
 _TRIM_THRESHOLD: Final = (-1, 128 << 20)  # so much may lie free at the top of the heap
@@ -24,3 +32,39 @@ def keep_buffers() -> None:
         return
     for setting in (_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD, _ARENA_MAX):
         mallopt(*setting)
+
+
+def give_back() -> None:
+    """Give free memory back to the kernel, also from the midst of the heap.
+
+    Blocking: some milliseconds, in which other threads wait when they want memory. Where the C
+    library is another one, do nothing.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+class Turn:
+    """Held by one job of upkeep at a time; when it ends, what it has left free is given back.
+
+    A job that hardly needs memory, and comes often, takes the `lock` alone.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+
+    async def __aenter__(self) -> Self:
+        await self.lock.acquire()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await in_thread(give_back)
+        finally:
+            self.lock.release()

@@ -10,6 +10,7 @@ import random
 import subprocess
 
 import pytest
+from patience import Patience
 from watch_tools import mounted
 
 from streamd.catalog import objects
@@ -75,13 +76,14 @@ def free_share(path: str) -> float:
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(60 + CYCLES * 6)
+@pytest.mark.timeout(0)  # by progress
 @pytest.mark.parametrize(("size", "count"), [(1 << 20, 60), (512, 1800)], ids=["bytes", "inodes"])
 def test_a_small_disk_is_filled_to_its_bound_and_no_further(disk, tmp_path, size, count) -> None:
-    asyncio.run(_fill_and_empty(disk, tmp_path / "state", size, count))
+    with Patience(60) as patience:
+        asyncio.run(_fill_and_empty(disk, tmp_path / "state", size, count, patience))
 
 
-async def _fill_and_empty(disk: str, state, size: int, count: int) -> None:
+async def _fill_and_empty(disk: str, state, size: int, count: int, patience: Patience) -> None:
     state.mkdir()
     catalog, clock, told = Catalog(str(state)), SystemClock(), Quiet()
     local, remote = LocalBlobStore(f"{disk}/copy", create=True), Outage(clock)
@@ -97,14 +99,15 @@ async def _fill_and_empty(disk: str, state, size: int, count: int) -> None:
         for name in names:
             written[name] = HEAD + rng.randbytes(size - len(HEAD))
             putting = asyncio.ensure_future(spool.put(name, written[name]))
-            done, _ = await asyncio.wait({putting}, timeout=0.4)
+            while not putting.done() and not spool.full_since_us:  # a busy disk is not a full one
+                await asyncio.wait({putting}, timeout=0.02)
             lowest = min(lowest, free_share(disk))
-            if not done:
+            if not putting.done():
                 stuck = putting
                 break
             await _register(catalog, name, size)
-        assert stuck is not None, "the disk was never full"
-        assert spool.full_since_us, "nobody was told"
+            patience.progress()
+        assert stuck is not None, "the disk was never full, or nobody was told"
         assert [name async for name in _lost(local, written, remote)] == [name]
         remote.away = False
         await _upload(catalog, local, remote)
@@ -112,6 +115,9 @@ async def _fill_and_empty(disk: str, state, size: int, count: int) -> None:
         assert not spool.full_since_us
         await _register(catalog, name, size)
         assert [name async for name in _lost(local, written, remote)] == []
+        for name in [name for name in written if f"/{cycle}-" not in name]:
+            del written[name]  # looked at twice; gigabytes otherwise
+            await remote.delete(name)
     assert lowest >= MIN_FREE - 0.02
     assert told.alarms >= 1
     await catalog.aclose()

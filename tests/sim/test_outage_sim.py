@@ -12,6 +12,7 @@ import os
 import random
 
 import pytest
+from patience import Patience
 from simloop import simulate
 
 from streamd.catalog import objects
@@ -95,16 +96,17 @@ class Told:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120 + HOURS * 8)
+@pytest.mark.timeout(0)  # by progress: the virtual days may take as long as the machine is busy
 def test_after_days_without_the_container_the_line_is_full_and_nothing_is_lost(tmp_path) -> None:
     catalog = Catalog(str(tmp_path))
     try:
-        simulate(_outage(catalog))
+        with Patience(60) as patience:
+            simulate(_outage(catalog, patience))
     finally:
         catalog.close()
 
 
-async def _outage(catalog: Catalog) -> None:
+async def _outage(catalog: Catalog, patience: Patience) -> None:
     clock, told, line = LoopClock(), Told(), Line()
     local = MemoryBlobStore(clock)
     governor = Governor(clock, Tokens())
@@ -115,10 +117,14 @@ async def _outage(catalog: Catalog) -> None:
     async with asyncio.TaskGroup() as group:
         running = group.create_task(uploader.run(), name="upload")
         line.down = True
-        names = await _live_through(HOURS * 3600, catalog, local, uploader)
+        names = await _live_through(HOURS * 3600, catalog, local, uploader, patience)
         line.down = False
         began, waiting = loop.time(), sum(map(size_of, names))
-        while (await catalog.read(objects.backlog))[0]:
+        left = len(names) + 1
+        while (pending := (await catalog.read(objects.backlog))[0]) != 0:
+            if pending < left:
+                left = pending
+                patience.progress()
             uploader.wake()
             await asyncio.sleep(1)
         running.cancel()
@@ -132,7 +138,9 @@ async def _outage(catalog: Catalog) -> None:
     assert line.attempts - len(names) < HOURS * 3600 / 10, "a storm of requests during the outage"
 
 
-async def _live_through(seconds: float, catalog, local, uploader) -> list[str]:
+async def _live_through(
+    seconds: float, catalog, local, uploader, patience: Patience
+) -> list[str]:
     """Capture for so long; return the names of all objects. Each segment needs the last pack."""
     loop = asyncio.get_running_loop()
     end, next_pack, names, pack = loop.time() + seconds, 0.0, [], ()
@@ -144,6 +152,7 @@ async def _live_through(seconds: float, catalog, local, uploader) -> list[str]:
         await _add(catalog, local, f"j{len(names):06}", "J", pack)
         names.append(f"j{len(names):06}")
         uploader.wake()
+        patience.progress()
         await asyncio.sleep(SEGMENT_EVERY_SECONDS)
     return names
 

@@ -1,7 +1,10 @@
 """The pages of the daemon, asked over a real socket."""
 
+import asyncio
 import socket
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -43,6 +46,21 @@ async def test_metrics_come_as_openmetrics_when_asked_for() -> None:
     async with asking() as session, session.get("/metrics", headers=accept) as response:
         assert response.headers["Content-Type"].startswith("application/openmetrics-text")
         assert (await response.text()).endswith("# EOF\n")
+
+
+@pytest.mark.asyncio
+async def test_metrics_come_while_every_other_thread_is_busy() -> None:
+    loop, end = asyncio.get_running_loop(), threading.Event()
+    pool = ThreadPoolExecutor(2)
+    loop.set_default_executor(pool)
+    busy = [loop.run_in_executor(None, end.wait, 60) for _ in range(8)]
+    try:
+        async with asking() as session, asyncio.timeout(30), session.get("/metrics") as response:
+            assert response.status == 200
+            assert not any(one.done() for one in busy)
+    finally:
+        end.set()
+        await asyncio.gather(*busy)
 
 
 @pytest.mark.asyncio

@@ -16,6 +16,28 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+JOB = """
+import asyncio
+from streamd.daemon.memory import Turn, keep_buffers
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+
+async def main():
+    keep_buffers()
+    before = resident()
+    async with Turn():
+        parts = [bytes(10_000) for _ in range(10_000)]
+        kept = parts[::100]  # scattered over what the others leave free
+        most = resident()
+        del parts
+        during = resident()
+    print(most - before, during - before, resident() - before)
+
+asyncio.run(main())
+"""
+
+
 def faults(**variables: str) -> int:
     env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     done = subprocess.run(
@@ -31,3 +53,11 @@ def test_a_large_buffer_is_used_again():
 
 def test_settings_of_the_environment_are_left_alone():
     assert faults(MALLOC_MMAP_THRESHOLD_="131072", MALLOC_TRIM_THRESHOLD_="131072") > 2048 * 20
+
+
+def test_what_a_job_of_upkeep_has_left_free_goes_back_to_the_kernel():
+    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, check=True)
+    most, during, after = map(int, done.stdout.split())
+    assert most > 90 << 20
+    assert during > 90 << 20, "nothing was kept: then there is nothing to give back"
+    assert after < 20 << 20
