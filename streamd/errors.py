@@ -421,4 +421,6 @@ class ObjectLocked(PolicyRefused):
     """
 
     code = "object-locked"
-    remedy = "wait until the lock of the container ends, or end the hold; it is tried again by itself"
+    remedy = (
+        "wait until the lock of the container ends, or end the hold; it is tried again by itself"
+    )

@@ -2,11 +2,12 @@
 
 Buffers of megabytes come and go a hundred times a second. By default each is mapped anew and given
 back, so that the kernel clears its pages every time: a tenth of the processor time of a capture.
-The unit file says the same in its environment; `keep_buffers` is for `capture` and `restore` by hand.
+The unit file says the same in its environment; `keep_buffers` is for `capture` and `restore` by
+hand.
 
-What is kept so is the most that was ever in use at once. A job of upkeep may have used much more than
-capture does, so a daemon that only kept would be as large for ever as its largest job: after each,
-`give_back` returns what lies free.
+What is kept so is the most that was ever in use at once. A job of upkeep may have used much more
+than capture does, so a daemon that only kept would be as large for ever as its largest job: after
+each, `give_back` returns what lies free.
 """
 
 import asyncio

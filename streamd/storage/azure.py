@@ -31,9 +31,10 @@ from streamd.errors import (
     VaultUnreachable,
 )
 from streamd.storage.azure_access import AzureAccess, parse_url
-from streamd.storage.azure_connection import Connection, connect
+from streamd.storage.azure_connection import API_VERSION, Connection, connect
 from streamd.storage.azure_errors import Answer, Asked, may_exist, meaning
 from streamd.storage.azure_failures import failure, kind_of
+from streamd.storage.azure_listing import Page, Row, ask_page, parse_page
 from streamd.storage.azure_observer import Deaf, RequestObserver
 from streamd.storage.azure_transport import DEADLINE
 from streamd.storage.names import check_name, check_prefix
@@ -46,8 +47,7 @@ _DEADLINE_SECONDS: Final = 15.0
 _SLOWEST_BYTES_PER_SECOND: Final = 4 * 1024  # 64 kbit/s, and half of it for whoever shares it
 _FIRST_BYTES: Final = 256 << 10  # of a body; each slice that leaves moves the deadline on
 _ASSUMED_BYTES: Final = 32 << 20  # of an object whose size we do not know
-_PAGE: Final = 5000  # names in one answer, the service's maximum
-_PAGE_BYTES: Final = 4 << 20  # about the size of such an answer
+_PAGE_BYTES: Final = 4 << 20  # about the size of a full page of a listing
 # what is asked for → the operation in metrics
 _TOLD_APART: Final = {401, 403, 404, 407, 409, 412, 416, 429, 503}
 _OPERATIONS: Final = {
@@ -158,8 +158,8 @@ class AzureBlobStore:
         begin = len(self._address.prefix)
         last = ""
         async with aclosing(self._pages(self._full(prefix))) as pages:
-            async for page in pages:
-                for row in page:
+            async for rows in pages:
+                for row in rows:
                     name = row.name[begin:]
                     if name == last:
                         continue  # repeated at the border of two pages
@@ -168,9 +168,7 @@ class AzureBlobStore:
                             f"{name} is listed after {last}", endpoint=self._address.host
                         )
                     last = name
-                    modified_us = int(row.last_modified.timestamp()) * MICROSECONDS
-                    md5 = bytes(row.content_settings.content_md5 or b"")
-                    yield BlobInfo(BlobName(name), row.size, modified_us, md5)
+                    yield BlobInfo(BlobName(name), row.size_bytes, row.modified_us, row.md5)
 
     async def delete(self, name: BlobName) -> None:
         """Delete `name`; see the port."""
@@ -333,21 +331,20 @@ class AzureBlobStore:
             "look at", name, 0, lambda c: c.get_blob_client(self._full(name)).get_blob_properties()
         )
 
-    async def _pages(self, prefix: str) -> AsyncGenerator[list[Any], None]:
-        token: str | None = None
+    async def _pages(
+        self, prefix: str, *, versions: bool = False
+    ) -> AsyncGenerator[list[Row], None]:
+        marker = ""
 
-        async def next_page(container: ContainerClient) -> list[Any]:
-            nonlocal token
-            listing = container.list_blobs(name_starts_with=prefix, results_per_page=_PAGE)
-            pages: Any = listing.by_page(continuation_token=token)
-            rows = [row async for row in await anext(pages)]
-            token = pages.continuation_token
-            return rows
+        async def next_page(container: ContainerClient) -> Page:
+            body = await ask_page(container, prefix, marker, version=API_VERSION, versions=versions)
+            return await asyncio.to_thread(parse_page, body)
 
-        # Each page on the connection of its time: credentials may be renewed between two.
-        yield await self._call("list", prefix, _PAGE_BYTES, next_page)
-        while token:
-            yield await self._call("list", prefix, _PAGE_BYTES, next_page)
+        while True:  # each page on the connection of its time: credentials may be renewed
+            rows, marker = await self._call("list", prefix, _PAGE_BYTES, next_page)
+            yield rows
+            if not marker:
+                return
 
     async def _distrust(self, connection: Connection) -> None:
         """Get a new token for the next request, if tokens are what we use: this one is no good."""

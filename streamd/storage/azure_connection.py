@@ -15,7 +15,7 @@ from streamd.storage.azure_tokens import EarlyToken
 from streamd.storage.azure_transport import SlicingTransport, new_session, tls_context
 from streamd.storage.rate import ByteRate
 
-_API_VERSION: Final = "2024-11-04"  # the newest that both the oldest SDK and emulators know
+API_VERSION: Final = "2024-11-04"  # the newest that both the oldest SDK and emulators know
 _SINGLE_REQUEST_BYTES: Final = 256 << 20  # far above any object: everything is one request
 _CONNECT_SECONDS: Final = 10.0
 _SILENCE_SECONDS: Final = 30.0  # between the end of a request and the next byte of the answer
@@ -98,7 +98,7 @@ async def connect(
             address.container,
             credential=credential,
             transport=transport(),
-            api_version=_API_VERSION,
+            api_version=API_VERSION,
             retry_total=0,
             permit_redirects=False,  # a redirect could lead to where nothing is encrypted
             max_single_put_size=_SINGLE_REQUEST_BYTES,

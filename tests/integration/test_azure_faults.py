@@ -26,6 +26,7 @@ from streamd.errors import (
 )
 from streamd.policy.backoff import Backoff
 from streamd.storage import azure as adapter
+from streamd.storage import azure_listing
 from streamd.storage.azure import AzureBlobStore
 from streamd.storage.azure_access import AzureAccess
 from streamd.storage.port import BlobName
@@ -96,7 +97,7 @@ async def test_an_object_of_any_size_is_one_create_only_request(
 async def test_a_listing_of_many_pages_is_whole(
     store: AzureBlobStore, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adapter, "_PAGE", 7)
+    monkeypatch.setattr(azure_listing, "PAGE", 7)
     names = [BlobName(f"p/{n:02}") for n in range(23)]
     for name in names:
         await store.put(name, b"x")

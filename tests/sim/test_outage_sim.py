@@ -138,9 +138,7 @@ async def _outage(catalog: Catalog, patience: Patience) -> None:
     assert line.attempts - len(names) < HOURS * 3600 / 10, "a storm of requests during the outage"
 
 
-async def _live_through(
-    seconds: float, catalog, local, uploader, patience: Patience
-) -> list[str]:
+async def _live_through(seconds: float, catalog, local, uploader, patience: Patience) -> list[str]:
     """Capture for so long; return the names of all objects. Each segment needs the last pack."""
     loop = asyncio.get_running_loop()
     end, next_pack, names, pack = loop.time() + seconds, 0.0, [], ()
