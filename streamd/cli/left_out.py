@@ -14,9 +14,11 @@ from streamd.config.locate import KeyPath, Place
 from streamd.config.model import Config, SourceConfig
 from streamd.config.rules import contains
 from streamd.daemon.sources import own_paths
+from streamd.effects import SystemClock
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
 from streamd.policy.classes import EXCLUDED, TOO_LARGE
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.listing import Examiner, host_stat
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope, below, join, split
@@ -56,6 +58,7 @@ class Decider:
             self._scope,
             one_file_system=self.source.one_file_system,
             max_file_size=self.source.max_file_size_bytes,
+            answering=Answering(SystemClock()),
         )
 
     def decide(self, path: bytes) -> Verdict:

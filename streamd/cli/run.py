@@ -12,7 +12,7 @@ from streamd.cli import context, render
 from streamd.errors import ExitCode, StreamdError
 
 if TYPE_CHECKING:
-    from streamd.daemon.main import Daemon
+    from streamd.daemon.main import Announce, Daemon
 
 _LOOK_SECONDS = 0.5
 _LINE_SECONDS = 15.0  # without a terminal: how often the line is printed when nothing changes
@@ -40,13 +40,21 @@ def command(
     daemon = Daemon(path, config, clock=SystemClock(), entropy=SystemEntropy(), notifier=Notifier())
     is_service = "INVOCATION_ID" in os.environ and not sys.stdout.isatty()
     try:
-        context.run_async(daemon.run(None if quiet or is_service else _announce))
+        context.run_async(_to_the_end(daemon, None if quiet or is_service else _announce))
     except* StreamdError as group:
         raise first_of(group) from group  # one line, with its remedy
     except* Exception as group:
         get_logger("daemon").critical("crashed", error=repr(group), exc_info=group)
         raise
     return ExitCode.OK
+
+
+async def _to_the_end(daemon: "Daemon", announce: "Announce | None") -> None:
+    """Run the daemon, and end when it has, although a call into a dead file system hangs."""
+    from streamd.daemon.lost_threads import end_soon
+
+    await daemon.run(announce)
+    end_soon(ExitCode.OK)
 
 
 def first_of(group: BaseExceptionGroup[StreamdError]) -> StreamdError:

@@ -6,7 +6,9 @@ the protected paths do not exist. Nothing here is called by pure code, and no se
 
 import os
 import stat
-from collections.abc import Iterator
+import threading
+from collections.abc import Collection, Iterator
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -16,6 +18,7 @@ from streamd.config.programs import ProgramUnusable, find_program
 from streamd.config.rules import Problem, contains, own_directories
 from streamd.errors import ConfigInvalid, SecretUnreadable
 
+_ANSWER_SECONDS: Final = 5.0  # a file system that takes longer hangs
 _SECRET_SIZE_MAX = 64 << 10  # a certificate with its chain is far below; a mistake is not
 _SECRET_KINDS = (
     "sas",
@@ -120,10 +123,30 @@ def _paths(config: Config) -> Iterator[Problem]:
     for name, source in config.sources.items():
         for number, path in enumerate(source.paths):
             key = ("sources", name, "paths", number)
-            if not os.path.lexists(path):
-                yield Problem(key, f'"{path}" does not exist')
-                continue
-            real = os.path.realpath(path)
-            for place in own.values():
-                if contains(real, place) or contains(place, real):
-                    yield Problem(key, f'"{path}" and streamd\'s own "{place}" contain one another')
+            for text in _of_path(path, own.values()):
+                yield Problem(key, text)
+
+
+def _of_path(path: str, own: Collection[str]) -> list[str]:
+    """Return what is wrong with a path of a source.
+
+    Nothing, if its file system does not answer: that may pass, and must not keep what else is to
+    be protected from it.
+    """
+    found: list[str] = []
+
+    def look() -> None:
+        if not os.path.lexists(path):
+            found.append(f'"{path}" does not exist')
+            return
+        real = os.path.realpath(path)
+        found.extend(
+            f'"{path}" and streamd\'s own "{place}" contain one another'
+            for place in own
+            if contains(real, place) or contains(place, real)
+        )
+
+    looking = threading.Thread(target=look, name="look", daemon=True)
+    looking.start()
+    looking.join(_ANSWER_SECONDS)
+    return [] if looking.is_alive() else found

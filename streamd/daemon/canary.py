@@ -7,6 +7,7 @@ to: whoever makes that directory asks for it. It is an ordinary file, captured a
 """
 
 import asyncio
+import functools
 import os
 import sqlite3
 import sys
@@ -16,6 +17,7 @@ from typing import Final
 
 from streamd.catalog.db import Catalog
 from streamd.catalog.walk import WalkLookup
+from streamd.daemon.lost_threads import call_or_lose
 from streamd.daemon.meters import Meters
 from streamd.effects import MICROSECONDS, Clock
 from streamd.observe.logging import get_logger
@@ -60,7 +62,10 @@ class Canary:
         """Write and wait, again and again, until cancelled."""
         await asyncio.sleep(min(FIRST_SECONDS, self._interval_seconds))
         while True:
-            directory = await asyncio.to_thread(self._directory)
+            try:
+                directory = await call_or_lose(self._directory)
+            except TimeoutError:
+                directory = None  # it hangs, which others report
             if directory is not None:
                 await self._round(directory)
             await asyncio.sleep(self._interval_seconds)
@@ -115,7 +120,7 @@ class Canary:
                 if process.returncode is None:
                     process.kill()
             if code == 0:
-                return (await asyncio.to_thread(os.lstat, path)).st_mtime_ns
+                return (await call_or_lose(functools.partial(os.lstat, path))).st_mtime_ns
         except (OSError, TimeoutError) as error:
             _LOG.warning("canary-not-written", source=self._name, why=str(error))
             return 0

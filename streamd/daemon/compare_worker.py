@@ -21,7 +21,9 @@ from typing import BinaryIO, Final
 import msgspec
 
 from streamd.catalog.walk import WalkLookup
+from streamd.effects import SystemClock
 from streamd.pipeline.comparing import DIFFERENCES_MAX, Comparison, Difference, Examine
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
@@ -79,7 +81,10 @@ def work(task: Task, out: BinaryIO) -> None:
         task.roots, rules=ExcludeRules(task.exclude), tags=task.tags, ignored=task.ignored
     )
     examiner = Examiner(
-        scope, one_file_system=task.one_file_system, max_file_size=task.max_file_size
+        scope,
+        one_file_system=task.one_file_system,
+        max_file_size=task.max_file_size,
+        answering=Answering(SystemClock()),
     )
     examine: Examine = examiner.examine
     if task.joins_wals:

@@ -48,6 +48,6 @@ def is_deleted(root: bytes, lookup: TreeLookup) -> bool:
         holder = os.stat(os.path.dirname(root))
     except OSError:
         return False
-    if os.path.lexists(root):
-        return False
-    return holder.st_dev == row.stat.dev
+    if holder.st_dev != row.stat.dev:
+        return False  # a mount that went away, or one that hangs: not even to be looked at
+    return not os.path.lexists(root)

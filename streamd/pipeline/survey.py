@@ -9,7 +9,7 @@ because only the committed tree is firm ground.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from errno import ENOENT, ENOTDIR
+from errno import ENOENT, ENOTDIR, ETIMEDOUT
 from typing import Final
 
 from streamd.catalog.dirty import Depth, DirtyPlace
@@ -311,11 +311,12 @@ class Survey:
             self._slip(path, Depth.BELOW)
 
     def _check_roots(self, visit: Visit, listing: Listing) -> None:
-        """Refuse to take a root that vanished, or an unmounted one, for mass deletion."""
+        """Refuse to take a root that vanished or hangs, or an unmounted one, for mass deletion."""
         if visit.path == VIRTUAL_ROOT:
             for root in visit.names or self._source.roots:
                 self.present.update({root} & listing.entries.keys())
-                is_there = root in listing.entries or root in listing.failed
+                is_hung = listing.failed.get(root) == ETIMEDOUT
+                is_there = root in listing.entries or (root in listing.failed and not is_hung)
                 if not is_there and root not in self._deleted_roots:
                     raise SourceMissing(root)
         elif visit.path in self._source.roots and visit.names is None and not listing.entries:

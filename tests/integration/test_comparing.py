@@ -15,10 +15,12 @@ from streamd.catalog.walk import WalkLookup
 from streamd.daemon import comparer
 from streamd.daemon.compare_worker import Task
 from streamd.daemon.comparer import Comparer
+from streamd.effects import SystemClock
 from streamd.model.ids import SourceId
 from streamd.pipeline import comparing
 from streamd.pipeline.comparing import Comparison, Kind
 from streamd.sources.filesystem import listing as listing_module
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
@@ -31,7 +33,12 @@ class Captured:
         self.roots = (os.fsencode(tree),)
         self.exclude = exclude
         scope = TreeScope(self.roots, rules=ExcludeRules(exclude))
-        self.examiner = Examiner(scope, one_file_system=False, max_file_size=None)
+        self.examiner = Examiner(
+            scope,
+            one_file_system=False,
+            max_file_size=None,
+            answering=Answering(SystemClock()),
+        )
         self.catalog = Catalog(str(directory))
         self.state = self.catalog.write_now(load_source, "tree", SourceId(bytes(16)))
         self.catalog.write_now(self._record)

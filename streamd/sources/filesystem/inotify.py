@@ -14,6 +14,7 @@ from typing import Final
 
 from streamd.effects import MICROSECONDS, Clock
 from streamd.observe.logging import get_logger
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.native import last_error
 from streamd.sources.filesystem.polling import PollingWatch
@@ -78,7 +79,13 @@ class InotifyWatch:
     """Watches the directories of some trees. Used on the event loop, but for `walk`."""
 
     def __init__(
-        self, inbox: Inbox, clock: Clock, polling: PollingWatch, *, one_file_system: bool
+        self,
+        inbox: Inbox,
+        clock: Clock,
+        polling: PollingWatch,
+        answering: Answering,
+        *,
+        one_file_system: bool,
     ) -> None:
         """Raise OSError when the system allows no further instance."""
         self.fd = int(_libc.inotify_init1(_CLOEXEC_NONBLOCK))
@@ -87,6 +94,7 @@ class InotifyWatch:
         self._inbox = inbox
         self._clock = clock
         self._polling = polling
+        self._answering = answering
         self._one_file_system = one_file_system
         self._trees: list[bytes] = []
         self._paths: dict[int, bytes] = {}  # by watch
@@ -119,6 +127,8 @@ class InotifyWatch:
                 if limit < 0:
                     return False
             directory = self._pending.pop()
+            if self._answering.is_hung(directory):
+                continue  # polled, until it answers
             if self._inbox.scope.protects(directory, directory=True) and self._watch(directory):
                 self._pending += self._directories_in(directory)
         return True

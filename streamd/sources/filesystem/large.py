@@ -8,6 +8,7 @@ from typing import Final
 
 from streamd.effects import Clock
 from streamd.sources.filesystem import native, sqlite
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
@@ -42,8 +43,10 @@ class LargeFile:
         *,
         batch_bytes_max: int,
         cloner: Cloner,
+        answering: Answering,
         copier: SqliteCopier | None = None,
     ) -> None:
+        self._answering = answering
         self._chunking = chunking
         self._clock = clock
         self._request = request
@@ -63,7 +66,8 @@ class LargeFile:
         self._fd = -1
         self._failure: ReadResult | None = None
         try:
-            self._open(scope)
+            with answering.turn(request.path):
+                self._open(scope)
         except OSError as error:
             self._fail(error)
 
@@ -144,9 +148,10 @@ class LargeFile:
         if self._failure is not None or self._fd < 0:
             return None
         try:
-            if not self._is_begun and not self._begin():
-                return None
-            arena, pieces = self._fill()
+            with self._answering.turn(self._request.path):
+                if not self._is_begun and not self._begin():
+                    return None
+                arena, pieces = self._fill()
         except OSError as error:
             self._fail(error)
             return None
@@ -217,7 +222,8 @@ class LargeFile:
     def finish(self) -> ReadResult:
         """Say how it went, without pieces, and close."""
         try:
-            return self._failure or self._conclude()
+            with self._answering.turn(self._request.path):
+                return self._failure or self._conclude()
         except OSError as error:
             return failure(self._request, error)
         finally:

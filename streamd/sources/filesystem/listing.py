@@ -9,6 +9,7 @@ from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
 from streamd.policy.classes import EXCLUDED, TOO_LARGE
 from streamd.sources.filesystem import bulk
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
 from streamd.sources.filesystem.opening import open_directory
@@ -46,9 +47,15 @@ class Examiner:
     """Answers `Source.examine` for a set of trees. Used by one thread at a time."""
 
     def __init__(
-        self, scope: TreeScope, *, one_file_system: bool, max_file_size: int | None
+        self,
+        scope: TreeScope,
+        *,
+        one_file_system: bool,
+        max_file_size: int | None,
+        answering: Answering,
     ) -> None:
         self._scope = scope
+        self._answering = answering
         self._one_file_system = one_file_system
         self._max_file_size = max_file_size
 
@@ -62,26 +69,35 @@ class Examiner:
         if not self._scope.protects(directory, directory=True):
             listing.error = errno.ENOENT
             return listing
+        hung = self._answering.hung_names(directory)
+        try:
+            with self._answering.turn(directory):
+                self._examine_there(directory, names, listing, hung)
+        except OSError as error:
+            listing.error = error.errno or errno.EIO
+        return listing
+
+    def _examine_there(
+        self, directory: bytes, names: Sequence[bytes] | None, listing: Listing, hung: set[bytes]
+    ) -> None:
         flags = os.O_RDONLY if names is None else os.O_PATH
+        fd = open_directory(self._scope, directory, flags=flags)
         try:
-            fd = open_directory(self._scope, directory, flags=flags)
-        except OSError as error:
-            listing.error = error.errno or errno.EIO
-            return listing
-        try:
+            if hung:  # to look at these would be to wait for ever
+                there = os.listdir(b"/proc/self/fd/%d" % fd) if names is None else names
+                listing.failed = dict.fromkeys(hung.intersection(there), errno.ETIMEDOUT)
+                names = [name for name in there if name not in hung]
             self._examine_open(fd, directory, names, listing)
-        except OSError as error:
-            listing.error = error.errno or errno.EIO
         finally:
             os.close(fd)
-        return listing
 
     def _examine_roots(self, names: Sequence[bytes] | None) -> Listing:
         listing = Listing()
         roots = self._scope.roots
         for root in roots if names is None else [name for name in names if name in roots]:
             try:
-                listing.entries[root] = host_stat(os.lstat(root))
+                with self._answering.turn(root):
+                    listing.entries[root] = host_stat(os.lstat(root))
             except OSError as error:
                 if error.errno not in _GONE:
                     listing.failed[root] = error.errno or errno.EIO
@@ -108,7 +124,7 @@ class Examiner:
                 failed.pop(name, None)
                 listing.left_out.pop(name, None)
             listing.entries = found
-            listing.failed = {name: error for name, error in failed.items() if error not in _GONE}
+            listing.failed |= {name: error for name, error in failed.items() if error not in _GONE}
             foreign = [
                 name
                 for name, entry in found.items()

@@ -15,6 +15,13 @@ NETWORK_TYPES: Final = frozenset(
     b"nfs nfs4 cifs smb3 9p ceph afs gfs2 ocfs2 glusterfs fuse.sshfs fuse.glusterfs "
     b"fuse.s3fs fuse.rclone fuse.davfs".split()
 )
+# A call into these returns when somebody else answers.
+_REMOTE_TYPES: Final = NETWORK_TYPES | {b"fuse", b"fuseblk"}
+
+
+def may_hang(kind: bytes) -> bool:
+    """Say whether a file system of this type needs somebody else's answer to every call."""
+    return kind in _REMOTE_TYPES or kind.startswith(b"fuse.")
 
 
 class Mount(NamedTuple):

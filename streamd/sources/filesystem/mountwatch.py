@@ -11,6 +11,7 @@ from typing import Final
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.devicewatch import DeviceWatch, Subscription
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.kept import KeptGroups
@@ -39,6 +40,7 @@ class MountWatch:
         own_directories: Sequence[bytes] = (),
     ) -> None:
         self._clock = clock
+        self.answering = Answering(clock)
         self._ignored_pid = os.getpid() if ignored_pid is None else ignored_pid
         self._kept = kept or KeptGroups()
         self._own_directories = own_directories

@@ -22,6 +22,10 @@ class PollingWatch:
         """Poll `tree` from now on."""
         self._trees.add(tree)
 
+    def remove(self, tree: bytes) -> None:
+        """Poll it no longer: it is watched better now, or not there."""
+        self._trees.discard(tree)
+
     def drain(self, _limit: int) -> int | None:
         """Return the instant up to which nothing was missed: that of the last poll.
 

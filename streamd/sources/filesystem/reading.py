@@ -10,6 +10,7 @@ from streamd.effects import Clock
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
 from streamd.sources.filesystem import bulk, native, sqlite
+from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
@@ -142,9 +143,11 @@ class BatchReader:
         requests: Sequence[ReadRequest],
         *,
         cloner: Cloner,
+        answering: Answering,
         copier: SqliteCopier | None = None,
     ) -> None:
         self._cloner = cloner
+        self._answering = answering
         self._copier = copier
         self._scope = scope
         self._chunking = chunking
@@ -164,7 +167,12 @@ class BatchReader:
         try:
             results: list[ReadResult] = []
             for directory, group in groupby(self._requests, key=_directory_of):
-                results += self._read_group(directory, list(group))
+                requests = list(group)
+                try:
+                    with self._answering.turn(directory):
+                        results += self._read_group(directory, requests)
+                except OSError as error:
+                    results += [failure(request, error) for request in requests]
         finally:
             if self._directory_fd >= 0:
                 os.close(self._directory_fd)
@@ -237,7 +245,8 @@ class BatchReader:
                 self._reserved -= request.expected.size
                 result = self._read_file(request, name)
             elif kind == _DIRECTORY:
-                result = self._read_directory(request, name)
+                with self._answering.turn(request.path):  # something may be mounted there
+                    return confirmed(request, self._read_directory(request, name))
             else:
                 result = self._read_other(request, name)
         except OSError as error:

@@ -65,14 +65,18 @@ class FilesystemSource:
         self._name = name
         self._clock = clock
         self._scope = TreeScope(roots, rules=rules, tags=exclude_if_present, ignored=ignore_paths)
+        self._mount_watch = mount_watch or MountWatch(clock)
+        self._answering = self._mount_watch.answering
         self._examiner = Examiner(
-            self._scope, one_file_system=one_file_system, max_file_size=max_file_size
+            self._scope,
+            one_file_system=one_file_system,
+            max_file_size=max_file_size,
+            answering=self._answering,
         )
         self._chunking = Chunking(cutter, hasher, small_file_max)
         self._pool = ArenaPool(batch_bytes_max + SLACK)
         self._batch_bytes_max = batch_bytes_max
         self._one_file_system = one_file_system
-        self._mount_watch = mount_watch
         self._allowed_modes = watch_modes
         self._poll_seconds = poll_seconds
         self._cloner = Cloner(clock, clone_directories)
@@ -104,11 +108,10 @@ class FilesystemSource:
 
     def watch(self) -> AsyncGenerator[WatchBatch, None]:
         """Start watching, see the port. Used by one task at a time."""
-        shared = self._mount_watch or MountWatch(self._clock)
         self._session = session = WatchSession(
             self._scope,
             self._clock,
-            shared,
+            self._mount_watch,
             self._modes,
             self._watches,
             one_file_system=self._one_file_system,
@@ -144,6 +147,7 @@ class FilesystemSource:
             requests,
             cloner=self._cloner,
             copier=self._copier,
+            answering=self._answering,
         ).run()
 
     def open_large(self, request: ReadRequest) -> LargeRead:
@@ -156,4 +160,5 @@ class FilesystemSource:
             batch_bytes_max=self._batch_bytes_max,
             cloner=self._cloner,
             copier=self._copier,
+            answering=self._answering,
         )

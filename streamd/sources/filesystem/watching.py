@@ -43,6 +43,8 @@ class WatchSession:
         self._scope = scope
         self._clock = clock
         self._shared = shared
+        self._answering = shared.answering
+        self._hung: frozenset[Mount] = frozenset()  # as far as what is watched goes by it
         self._modes = modes
         self._watches = watches
         self._one_file_system = one_file_system
@@ -59,6 +61,9 @@ class WatchSession:
     async def run(self) -> AsyncGenerator[WatchBatch, None]:
         """Yield batches until watching ends for all; the first one when all is watched."""
         self._watches.clear()
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(None, self._answering.look, self._scope.roots)
+        self._hung = self._answering.hung
         try:
             for root in self._scope.roots:
                 self._modes[root] = FANOTIFY
@@ -144,6 +149,11 @@ class WatchSession:
         """Watch `tree`, a root or a mount below it, by the best means that works."""
         self._trees[tree] = None
         tried: list[str] = []
+        if self._answering.is_hung(tree):
+            self._is_resumed = False
+            self._polling.add(tree)  # each look asks it again, and waits for nothing
+            self._chosen(tree, root, POLLING, ["it does not answer"])
+            return
         for mode in self._allowed:
             try:
                 if mode == FANOTIFY:
@@ -190,7 +200,11 @@ class WatchSession:
     def _add_inotify(self, tree: bytes) -> None:
         if self._inotify is None:
             self._inotify = InotifyWatch(
-                self._inbox, self._clock, self._polling, one_file_system=self._one_file_system
+                self._inbox,
+                self._clock,
+                self._polling,
+                self._answering,
+                one_file_system=self._one_file_system,
             )
             asyncio.get_running_loop().add_reader(self._inotify.fd, self._inotify.drain, 1)
         self._inotify.add_tree(tree)
@@ -218,6 +232,9 @@ class WatchSession:
     async def _follow_mounts(self) -> None:
         """Watch what was mounted, and have looked at wherever something was (un)mounted."""
         changes = self._mounts.changes()
+        hung = self._answering.hung
+        changes |= self._hung ^ hung  # one that answers again has been looked at by nobody
+        self._hung = hung
         for mount in changes:
             for root in self._scope.roots:
                 if below(root, mount.point):
@@ -239,6 +256,9 @@ class WatchSession:
         )
         self._trees.pop(tree, None)
         self._watches.pop(tree, None)
+        self._polling.remove(tree)
+        rest = (watch.mode for at, watch in self._watches.items() if below(at, root))
+        self._modes[root] = max(rest, key=WATCH_MODES.index, default=FANOTIFY)
         if any(mount.point == tree for mount in self._mounts.mounts) or tree == root:
             self._watch(tree, root)
         if self._inotify is not None:
