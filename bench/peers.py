@@ -176,22 +176,37 @@ class Streamd(Tool):
         )  # fmt: skip
         return done.stdout.strip()
 
+    @property
+    def config(self) -> str:
+        """Return the path of its configuration."""
+        return str(self.folder / "streamd.toml")
+
     def create(self, tree: Path) -> None:
         # nothing but the newest point is kept: that is what `prune` asks of the others
-        (self.folder / "streamd.toml").write_text(f"""
+        self.configure(tree, policy='continuous = "0s"')
+
+    def configure(
+        self, tree: Path, *, policy: str = "", vault: str = "", pipeline: str = "", more: str = ""
+    ) -> None:
+        """Write a configuration, each part as lines of TOML, and make the vault."""
+        url = f'url = "file://{self.repository}"'
+        Path(self.config).write_text(f"""
 [vault]
-url = "file://{self.repository}"
+{vault or url}
 key_file = "{self.folder}/vault.key"
 [sources.bench]
 paths = ["{tree}"]
-policy = "newest"
-[policies.newest]
-continuous = "0s"
+policy = "bench"
+[policies.bench]
+{policy}
+[pipeline]
+{pipeline}
 [daemon]
 state = "{self.folder}/state"
 socket = "{self.folder}/control.sock"
 [metrics]
 listen = "off"
+{more}
 """)
         self._run("init", "--kit", str(self.folder / "kit.txt"))
 
@@ -208,7 +223,7 @@ listen = "off"
 
     def _run(self, *arguments: str) -> Cost:
         name, *rest = arguments
-        config = ["-c", str(self.folder / "streamd.toml")]
+        config = ["-c", self.config]
         split = [name, rest.pop(0), *config] if name == "retention" else [name, *config]
         return run([sys.executable, "-m", "streamd", *split, *rest], env=self.env)
 

@@ -4,66 +4,40 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from statistics import median
 
+from bench.figures import Figure, Place
 from bench.peers import CHECKOUT, Streamd
+from bench.running import running
 
-RUNS = 5
-GOALS = {"--help": 0.3, "status": 0.5}
-_START_SECONDS = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The median of one command."""
-
-    command: str
-    seconds: float
+RUNS = 7
+_START_SECONDS = 60.0
 
 
-def measure(folder: Path) -> list[Answer]:
+def measure(place: Place) -> Iterator[Figure]:
     """Time both, with a daemon that protects a small tree."""
-    tree = folder / "tree"
-    shutil.rmtree(folder, ignore_errors=True)
+    tree = place.folder / "tree"
     tree.mkdir(parents=True)
     (tree / "file").write_bytes(b"content")
-    tool = Streamd(folder / "streamd")
-    tool.init(tree)
-    config = str(tool.folder / "streamd.toml")
+    tool = Streamd(place.folder / "streamd")
+    shutil.rmtree(tool.folder, ignore_errors=True)
+    tool.folder.mkdir()
+    tool.configure(tree)
     command = [sys.executable, "-m", "streamd"]
-    daemon = subprocess.Popen(
-        [*command, "run", "-c", config],
-        env=tool.env, cwd=CHECKOUT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        end = time.monotonic() + _START_SECONDS
-        while not (tool.folder / "control.sock").exists() and time.monotonic() < end:
-            time.sleep(0.1)
-        return [
-            Answer("--help", _median([*command, "--help"], tool.env)),
-            Answer("status", _median([*command, "status", "-c", config], tool.env)),
-        ]
-    finally:
-        daemon.terminate()
-        daemon.wait()
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def missed(answers: list[Answer]) -> list[str]:
-    """Return one line for each command that takes longer than its goal."""
-    return [
-        f"streamd {one.command}: {one.seconds:.2f} s, goal {GOALS[one.command]:.1f} s"
-        for one in answers
-        if one.seconds > GOALS[one.command]
-    ]
+    with running(tool) as daemon:
+        daemon.wait_for("protected, lag", _START_SECONDS)
+        for what, arguments, goal in (
+            ("`streamd --help`", ["--help"], 0.3),
+            ("`streamd status`, daemon running", ["status", "-c", tool.config], 0.5),
+        ):
+            yield Figure("start", what, _median([*command, *arguments], tool.env), "s", goal)
 
 
 def _median(command: list[str], env: dict[str, str]) -> float:
     times = []
     for _ in range(RUNS):
         began = time.monotonic()
-        subprocess.run(command, env=env, cwd=CHECKOUT, capture_output=True, check=False)
+        subprocess.run(command, env=env, cwd=CHECKOUT, capture_output=True, check=True)
         times.append(time.monotonic() - began)
     return median(times)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install the tools that `make bench` compares with into .tools/peers: restic and borg, each in the
+# Install the tools that `make bench` compares with into .tools/peers: restic, borg and rclone, each in the
 # newest version that Debian's archive or PyPI offers to this machine. Safe to repeat, and it never
 # touches the system's own packages, except that as root it installs the headers borg is built with.
 # What cannot be had is left out: the benchmark runs against whatever is there.
@@ -80,7 +80,23 @@ if [ ! -x "$peers/borg/bin/borg" ]; then
     fi
 fi
 
-for tool in restic borg; do
+if ! PATH="$peers/bin:$PATH" command -v rclone >/dev/null && command -v apt-get >/dev/null; then
+    root=$(mktemp -d) # how restic reaches a container: Debian builds it without that
+    (
+        cd "$root"
+        apt-get download -qq rclone >/dev/null 2>&1 ||
+            { apt-get update -qq >/dev/null && apt-get download -qq rclone >/dev/null 2>&1; }
+        dpkg-deb -x rclone_*.deb unpacked
+        cp unpacked/usr/bin/rclone "$peers/bin/rclone"
+    ) || echo "bench: no rclone to be had; restic is not measured against a container" >&2
+    rm -rf "$root"
+fi
+
+if command -v npm >/dev/null; then
+    sh scripts/install_azurite.sh || echo "bench: no Azurite; its row is left out" >&2
+fi
+
+for tool in restic borg rclone; do
     found=$(PATH="$peers/bin:$PATH" command -v "$tool" || true)
     [ -n "$found" ] && { "$found" version 2>/dev/null || "$found" --version; } | head -n 1
 done

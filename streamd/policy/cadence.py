@@ -3,9 +3,11 @@
 Pure and sans-I/O. `step` takes one event and returns the next state and the commands to carry out;
 the daemon owns the clock and carries them out. Times are seconds of any clock that never goes back.
 
-A cut waits until the source has been quiet for a moment, so that a burst lands in one cut, but
-never longer than half the RPO after the burst's first change: the other half is for reading,
-storing and one retry. At most one cut is under way; changes noticed meanwhile wait for the next.
+A cut waits until the source has been quiet for a moment, so that a burst lands in one cut. A source
+that is never quiet is cut all the same: after an eighth of the RPO where cuts are quick, later where
+they are not, so that they take a fifth of the time at most; but never later than half the RPO after
+the first change, for the other half is for reading, storing and one retry. At most one cut is under
+way; changes noticed meanwhile wait for the next.
 """
 
 from dataclasses import dataclass, replace
@@ -14,6 +16,8 @@ from typing import Final
 _SETTLE_SECONDS_MAX: Final = 1.0
 _SETTLE_SHARE: Final = 4
 _LATEST_SHARE: Final = 2
+_EAGER_SHARE: Final = 8
+_REST: Final = 4  # times what a cut takes
 _CUTS: Final = 3
 
 
@@ -27,17 +31,22 @@ class Cadence:
     @property
     def settle_seconds(self) -> float:
         """How long the source must be quiet before a cut."""
-        return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE, self.latest_seconds)
+        return min(self._quiet_seconds, self.latest_seconds)
 
     @property
     def latest_seconds(self) -> float:
         """How long after the first change a cut comes although the source is not quiet.
 
         What changes right after a cut has begun waits for that one and the next: where cuts take
-        long, they follow each other sooner.
+        so long that the RPO is in danger, they follow each other sooner.
         """
         left = self.rpo_seconds - _CUTS * self.cut_seconds
-        return max(0.0, min(self.rpo_seconds / _LATEST_SHARE, left))
+        rest = max(self.rpo_seconds / _EAGER_SHARE, self._quiet_seconds, _REST * self.cut_seconds)
+        return max(0.0, min(self.rpo_seconds / _LATEST_SHARE, left, rest))
+
+    @property
+    def _quiet_seconds(self) -> float:
+        return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,16 +28,26 @@ def after(*events: Event) -> State:
     return state
 
 
-@pytest.mark.parametrize(("rpo", "settle", "latest"), [(15, 1, 7.5), (2, 0.5, 1), (3600, 1, 1800)])
+@pytest.mark.parametrize(
+    ("rpo", "settle", "latest"), [(15, 1, 1.875), (2, 0.5, 0.5), (3600, 1, 450)]
+)
 def test_the_waits_follow_from_the_rpo(rpo: float, settle: float, latest: float) -> None:
     assert Cadence(rpo).settle_seconds == settle
     assert Cadence(rpo).latest_seconds == latest
 
 
+@pytest.mark.parametrize(
+    ("cut", "latest"), [(0.1, 1.875), (1.0, 4.0), (2.0, 7.5), (3.0, 6.0), (5.0, 0.0), (9.0, 0.0)]
+)
+def test_cuts_of_a_busy_source_leave_it_rest_until_the_rpo_is_in_danger(cut, latest) -> None:
+    assert Cadence(15, cut).latest_seconds == latest
+    assert Cadence(15, cut).settle_seconds == min(1.0, latest)
+
+
 def test_a_burst_lands_in_one_cut_once_it_is_over() -> None:
-    state = after(Changed(0), Changed(0.5), Changed(1.2))
-    assert step(state, Ticked(2.1), CADENCE)[1] == ()
-    state, commands = step(state, Ticked(2.2), CADENCE)
+    state = after(Changed(0), Changed(0.5), Changed(0.75))
+    assert step(state, Ticked(1.7), CADENCE)[1] == ()
+    state, commands = step(state, Ticked(1.75), CADENCE)
     assert commands == (Cut(),)
     assert due_at(state, CADENCE) is None
 
