@@ -5,27 +5,28 @@
     python -m bench --quick --against bench/baseline.json
 
 Works, per dataset: `first` capture, `unchanged` capture, `changed` capture (see bench.datasets),
-`restore` of everything to memory (tmpfs), `prune` of all states but the newest, and of streamd alone
-`help` and `status`, how long its commands take to answer. The tools take turns within each work, and
-the order rotates from round to round. Data is read from a warm cache.
+`restore` of everything to memory (tmpfs), `prune` of all states but the newest. The tools take turns
+within each work, and the order rotates from round to round. Data is read from a warm cache. The other
+rows measure streamd alone, or beside a peer of their own; each stands for itself, and when one fails the
+others go on.
 """
 
 import argparse
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
-from bench import datasets, plot, startup
+from bench import azurite_row, daemon, datasets, growth, plot, startup, tls_row
 from bench.datasets import Dataset
+from bench.figures import Figure, Measure, Place
 from bench.measure import Cost, warm
 from bench.peers import Tool, available
-from bench.table import Row, Sample, missed, regressions, render, rows
+from bench.report import Report
+from bench.table import Sample, regressions, render, rows
 
 DATASETS = ("SMALL", "MIXED", "BIG")
 WORKS = ("first", "unchanged", "changed", "restore", "prune")
@@ -36,47 +37,112 @@ DEFAULT_WORKS = {
     "MIXED": ("first", "restore"),
     "BIG": ("first", "changed", "restore"),
 }
+# measured while the data comes to rest, and what needs it afterwards
+EARLY_ROWS: dict[str, Measure] = {
+    "START": startup.measure,
+    "TLS": tls_row.measure,
+    "DAEMON": daemon.delays,
+}
+LATE_ROWS: dict[str, Measure] = {"AZURITE": azurite_row.measure}
+LONG_ROWS: dict[str, Measure] = {  # not with --quick, unless --growth
+    "TREE-SIZE": daemon.tree_size,
+    "GROWTH-FILES": growth.files,
+    "GROWTH-CHUNKS": growth.chunks,
+    "GROWTH-VERSIONS": growth.versions,
+}
+ON_DEMAND_ROWS: dict[str, Measure] = {"IDLE": daemon.idle}  # TREE-SIZE has it too
 OUT = Path(__file__).parent / "out"
-MARKS = ("<!-- results -->", "<!-- end of results -->")
 
 
 def main() -> int:
     """Measure, print, write; return 1 when --strict and a goal is missed, or something is slower."""
     options = _options()
-    only = [word.upper() for word in options.only]
-    names = [name for name in DATASETS if name in only] or list(DATASETS)
-    asked = [work for work in WORKS if work.upper() in only]
     kinds = list(available(options.tool))
-    versions = {kind.name: kind.version() for kind in kinds}
-    print(f"tools: {', '.join(versions.values()) or 'none'}", file=sys.stderr)
-    samples: list[Sample] = []
-    began = time.monotonic()
-    for name in names:
-        works = asked or (WORKS if options.all else DEFAULT_WORKS[name])
-        data = datasets.make(name, options.data, quick=options.quick)
-        datasets.lie_still(data.path)
-        for number in range(options.rounds or (1 if options.quick else 3)):
-            samples += _round(data, kinds, number, list(works), options.data / "repositories")
-            print(render(rows(s for s in samples if s.dataset == name)), file=sys.stderr)
-    result = rows(samples)
-    print(
-        f"{', '.join(versions.values())}; {os.cpu_count()} processors, Linux {platform.release()},"
-    )
-    print(f"Python {platform.python_version()}; {time.monotonic() - began:.0f} s in all\n")
-    print(render(result))
-    answers = startup.measure(options.data / "startup") if not options.only else []
-    print("".join(f"\n`streamd {one.command}`: {one.seconds:.2f} s" for one in answers))
-    lines = missed(result) + startup.missed(answers)
-    print("".join(f"\ngoal missed: {line}" for line in lines))
+    report = Report({kind.name: kind.version() for kind in kinds}, quick=options.quick)
+    print(f"tools: {', '.join(report.versions.values()) or 'none'}", file=sys.stderr)
+    only = {word.upper() for word in options.only}
+    datas = _datasets(only, options)
+    _other_rows(EARLY_ROWS, only, options, report)
+    for data in datas:
+        _compare(data, kinds, only, options, report)
+    _other_rows(LATE_ROWS, only, options, report)
+    if only or options.growth or not (options.quick or options.table):
+        _other_rows(LONG_ROWS, only, options, report)
+    if only:
+        _other_rows(ON_DEMAND_ROWS, only, options, report)
+    print(report.text())
     options.json.parent.mkdir(parents=True, exist_ok=True)
-    _write(options.json, versions, result, samples)
-    options.json.with_suffix(".svg").write_text(plot.bars(result))
-    print(f"\nwritten: {options.json} and {options.json.with_suffix('.svg')}")
+    options.json.write_text(json.dumps(report.as_dict(), indent=1) + "\n")
+    options.json.with_suffix(".svg").write_text(plot.bars(report.rows))
+    print(f"\nwritten: {options.json}, and plots beside it")
     if options.doc:
-        _document(options.doc, versions, result, answers)
-    slower = regressions(result, json.loads(options.against.read_text())) if options.against else []
+        report.put_into(options.doc)
+    slower = []
+    if options.against:
+        slower = regressions(report.rows, json.loads(options.against.read_text()))
     print("".join(f"\nslower: {line}" for line in slower))
-    return 1 if slower or (options.strict and lines) else 0
+    return 1 if slower or report.failures or (options.strict and report.missed) else 0
+
+
+def _datasets(only: set[str], options: argparse.Namespace) -> list[Dataset]:
+    """Make the data that is asked for."""
+    works = {work.upper() for work in WORKS}
+    if only and not only & {*DATASETS, *works}:
+        return []
+    names = [name for name in DATASETS if name in only] or DATASETS
+    return [datasets.make(name, options.data, quick=options.quick) for name in names]
+
+
+def _other_rows(
+    chosen: dict[str, Measure], only: set[str], options: argparse.Namespace, report: Report
+) -> None:
+    for name, measure in chosen.items():
+        if only and name not in only:
+            continue
+        folder = options.data / "rows" / name.lower()
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        rounds = options.rounds or (1 if options.quick else 3)
+        place = Place(folder.resolve(), options.quick, rounds, options.data, options.json.parent)
+        began = time.monotonic()
+        try:
+            for figure in measure(place):
+                report.figures.append(figure)
+                _say(figure)
+        except Exception as error:
+            report.failures.append(f"{name}: {error}")
+            print(f"{name} failed: {error}", file=sys.stderr)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+        report.took[name] = time.monotonic() - began
+
+
+def _say(figure: Figure) -> None:
+    print(f"{figure.row}, {figure.what}: {figure.value:.4g} {figure.unit}", file=sys.stderr)
+
+
+def _compare(
+    data: Dataset,
+    kinds: list[type[Tool]],
+    only: set[str],
+    options: argparse.Namespace,
+    report: Report,
+) -> None:
+    """Let the tools compete on one dataset."""
+    asked = [work for work in WORKS if work.upper() in only]
+    works = asked or list(WORKS if options.all else DEFAULT_WORKS[data.name])
+    datasets.lie_still(data.path)
+    began = time.monotonic()
+    try:
+        for number in range(options.rounds or (1 if options.quick else 3)):
+            folder = options.data / "repositories"
+            report.samples += _round(data, kinds, number, works, folder)
+            done = [sample for sample in report.samples if sample.dataset == data.name]
+            print(render(rows(done)), file=sys.stderr)
+    except Exception as error:
+        report.failures.append(f"{data.name}: {error}")
+        print(f"{data.name} failed: {error}", file=sys.stderr)
+    report.took[data.name] = time.monotonic() - began
 
 
 def _round(
@@ -127,42 +193,16 @@ def _do(tool: Tool, data: Dataset, work: str) -> Cost:
     return cost
 
 
-def _write(path: Path, versions: dict[str, str], result: list[Row], samples: list[Sample]) -> None:
-    body = {
-        "host": {"cpus": os.cpu_count(), "kernel": platform.release(), "python": sys.version},
-        "versions": versions,
-        "rows": [asdict(row) for row in result],
-        "samples": [asdict(sample) for sample in samples],
-    }
-    path.write_text(json.dumps(body, indent=1) + "\n")
-
-
-def _document(
-    path: Path, versions: dict[str, str], result: list[Row], answers: list[startup.Answer]
-) -> None:
-    """Put the table between the two marks of a page, in place of what stands there."""
-    head, _, rest = path.read_text().partition(MARKS[0])
-    _, _, tail = rest.partition(MARKS[1])
-    machine = f"{os.cpu_count()} processors, Linux {platform.release()}"
-    python = f"Python {platform.python_version()}"
-    lines = [
-        f"{', '.join(versions.values())}; {machine}, {python}; {time.strftime('%Y-%m-%d')}.",
-        "",
-        render(result),
-        "",
-        *(f"* `streamd {one.command}`: {one.seconds:.2f} s" for one in answers),
-        *(f"* Goal missed: {line}" for line in missed(result) + startup.missed(answers)),
-    ]
-    path.write_text(head + "\n".join([MARKS[0], *lines, MARKS[1]]) + tail)
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="bench", description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a fifth of the data, one round")
+    parser.add_argument("--table", action="store_true", help="without 10⁶ files and growth")
+    parser.add_argument("--growth", action="store_true", help="those too, although --quick")
     parser.add_argument("--rounds", type=int, default=0, help="default 3, with --quick 1")
     parser.add_argument(
         "--only", action="append", default=[], metavar="ROW",
-        help=f"a dataset ({', '.join(DATASETS)}) or a work ({', '.join(WORKS)}); repeatable",
+        help=f"a dataset ({', '.join(DATASETS)}), a work ({', '.join(WORKS)}) or a row"
+        f" ({', '.join([*EARLY_ROWS, *LATE_ROWS, *LONG_ROWS, *ON_DEMAND_ROWS])}); repeatable",
     )  # fmt: skip
     parser.add_argument("--tool", action="append", default=[], help="repeatable; default all")
     parser.add_argument(

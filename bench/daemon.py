@@ -77,8 +77,8 @@ def _idle(daemon: Daemon, seconds: float, row: str = "10⁶ files") -> Iterator[
 
 
 def _cost_per_change(daemon: Daemon, tree: Path, seconds: float) -> float:
-    """Return the processor time of a change in µs, without what the daemon takes when idle."""
-    began, before = time.monotonic(), daemon.cpu_seconds
+    """Return the processor time of a change in µs, until all of them are durable."""
+    before = daemon.cpu_seconds
     load = Changing(tree, files=CHANGED_FILES, rate=RATE)
     load.for_seconds(seconds)
     _until_all_is_durable(daemon)

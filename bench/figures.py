@@ -70,6 +70,6 @@ def missed(figures: Iterable[Figure]) -> list[str]:
 
 def shown(value: float) -> str:
     """Return a number with three digits that count, and no fewer than its whole ones."""
-    if value == int(value) and abs(value) < 1e7:  # noqa: PLR2004 - else too long to read
+    if value == int(value) and abs(value) < 1e7:
         return f"{int(value):,}"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"  # noqa: PLR2004
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,6 +1,6 @@
 """Index figures: bytes per chunk on disk and in memory, look-ups, and a rebuild of the catalog.
 
-`PYTHONPATH=tests python -m bench.index_scale 1000000` builds the catalog's chunk table with that many chunks in
+`python -m bench.index_scale 1000000` builds the catalog's chunk table with that many chunks in
 objects of 128, an index generation of it in a directory vault, and makes the catalog again from it.
 """
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE_SECONDS = 0.02
+SECONDS_MAX = 1800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,12 @@ def run(command: Sequence[str], *, env: Mapping[str, str], cwd: Path | None = No
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     peak = _Peak(process.pid)
-    output, _ = process.communicate()
+    try:
+        output, _ = process.communicate(timeout=SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise Failed(f"{' '.join(command)}: not done within {SECONDS_MAX:.0f} s") from None
     wall = time.monotonic() - begin
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if process.returncode:

@@ -1,6 +1,6 @@
 """How long it takes to open a state at T, and to list one file's versions, in a long journal.
 
-`PYTHONPATH=tests python -m bench.open_scale 4000 25` writes so many segments of so many versions
+`python -m bench.open_scale 4000 25 [brief]` writes so many segments of so many versions
 each, one every 15 s, with a checkpoint a day and runs; then asks with the runs and without them.
 Objects are in memory: what a request costs elsewhere is the count of reads times its latency.
 """
@@ -60,7 +60,7 @@ async def asked(vault, work) -> dict[str, float]:
     }
 
 
-async def measure(segments: int, versions: int, root: Path) -> dict[str, object]:
+async def measure(segments: int, versions: int, root: Path, *, is_brief: bool) -> dict[str, object]:
     host, rng = SmallHost(root), random.Random(1)
     store = Counting(host.clock)
     host.store = store
@@ -93,7 +93,8 @@ async def measure(segments: int, versions: int, root: Path) -> dict[str, object]
     async def gaps(vault) -> None:
         await StateReader(vault).gaps("web")
 
-    for label, each in (("runs", store), ("no runs", hidden), ("no checkpoints", bare)):
+    kinds = (("runs", store), ("no runs", hidden), ("no checkpoints", bare))
+    for label, each in kinds[:1] if is_brief else kinds:
         vault = replace(host.vault, store=each)
         for name, work in (
             ("open latest", open_latest),
@@ -102,7 +103,7 @@ async def measure(segments: int, versions: int, root: Path) -> dict[str, object]
             ("gaps", gaps),
         ):
             figures[f"{name}, {label}"] = await asked(vault, work)
-    for level in (Level.LIST, Level.STRUCTURE, Level.SAMPLE):
+    for level in () if is_brief else (Level.LIST, Level.STRUCTURE, Level.SAMPLE):
         figures[f"verify {level}"] = await asked(
             host.vault, lambda vault, level=level: Verifier(vault, level, clock=host.clock).run()
         )
@@ -113,7 +114,9 @@ async def measure(segments: int, versions: int, root: Path) -> dict[str, object]
 def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="open-scale-"))
     try:
-        figures = asyncio.run(measure(int(sys.argv[1]), int(sys.argv[2]), root))
+        figures = asyncio.run(
+            measure(int(sys.argv[1]), int(sys.argv[2]), root, is_brief="brief" in sys.argv[3:])
+        )
     finally:
         shutil.rmtree(root)
     print(json.dumps(figures, indent=1))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from bench.figures import Figure
+
 OURS = "streamd"
 
 # the goals, as shares of the faster (or smaller) peer: dataset and work → (wall, CPU, size)
@@ -100,19 +102,27 @@ def render(all_rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def missed(all_rows: list[Row]) -> list[str]:
-    """Return one line for each goal that is not met."""
-    lines = []
+FACTS = (
+    ("wall_seconds", "wall, as a share of the faster peer's"),
+    ("cpu_seconds", "CPU, as a share of the cheaper peer's"),
+    ("stored_mb", "stored, as a share of the smaller peer's"),
+)
+
+
+def goals_of(all_rows: list[Row]) -> list[Figure]:
+    """Return our ratios with their goals, and our peak memory."""
+    found = []
     for row in all_rows:
+        if row.tool != OURS:
+            continue
+        name = f"{row.dataset} {row.work}"
         goals = GOALS.get((row.dataset, row.work), (None, None, None))
-        facts = ("wall_seconds", "cpu_seconds", "stored_mb")
-        for fact, goal in zip(facts, goals, strict=True):
+        for (fact, what), goal in zip(FACTS, goals, strict=True):
             share = ratio(row, all_rows, fact)
-            if share is not None and goal is not None and share > goal:
-                lines.append(
-                    f"{row.dataset} {row.work} {fact}: {share:.2f} of the best peer, goal {goal:.2f}"
-                )
-    return lines
+            if share is not None and goal is not None:
+                found.append(Figure(name, what, share, "", goal))
+        found.append(Figure(name, "peak RSS", row.peak_mib, "MiB", PEAK_MIB))
+    return found
 
 
 WORSE_MAX = 1.15

@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 from bench import datasets
 from bench.plot import bars
-from bench.table import Sample, missed, ratio, regressions, render, rows
+from bench.table import Sample, goals_of, ratio, regressions, render, rows
 
 
 def sample(tool: str, wall: float, *, number: int = 0, work: str = "first") -> Sample:
@@ -33,13 +33,13 @@ def test_without_a_peer_there_is_no_ratio() -> None:
 
 def test_a_missed_goal_is_named_and_marked() -> None:
     table = rows([sample("streamd", 5), sample("restic", 10)])
-    assert [line.split(":")[0] for line in missed(table)] == ["SMALL first wall_seconds"]
+    assert [one.what.split(",")[0] for one in goals_of(table) if one.is_missed] == ["wall"]
     assert "0.50 (≤ 0.33) !" in render(table)
 
 
 def test_a_goal_that_is_met_is_not() -> None:
     table = rows([sample("streamd", 3), sample("restic", 10)])
-    assert missed(table) == []
+    assert not any(one.is_missed for one in goals_of(table))
     assert "0.30 (≤ 0.33) |" in render(table)
 
 
