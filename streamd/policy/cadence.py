@@ -3,11 +3,11 @@
 Pure and sans-I/O. `step` takes one event and returns the next state and the commands to carry out;
 the daemon owns the clock and carries them out. Times are seconds of any clock that never goes back.
 
-A cut waits until the source has been quiet for a moment, so that a burst lands in one cut. A source
-that is never quiet is cut all the same: after an eighth of the RPO where cuts are quick, later where
-they are not, so that they take a fifth of the time at most; but never later than half the RPO after
-the first change, for the other half is for reading, storing and one retry. At most one cut is under
-way; changes noticed meanwhile wait for the next.
+A cut waits until the source has been quiet for a moment, so that a burst lands in one cut. A
+source that is never quiet is cut all the same: after an eighth of the RPO where cuts are quick,
+later where they are not, so that they take a fifth of the time at most; but never later than half
+the RPO after the first change, for the other half is for reading, storing and one retry. At most
+one cut is under way; changes noticed meanwhile wait for the next.
 """
 
 from dataclasses import dataclass, replace
