@@ -12,7 +12,7 @@ from streamd.cli.selection import in_words
 from streamd.cli.times import format_rfc3339
 from streamd.config.model import Config
 from streamd.daemon import control
-from streamd.daemon.compose import of_record
+from streamd.daemon.compose import earlier_of, of_record
 from streamd.daemon.host import open_host
 from streamd.daemon.meters import Meters
 from streamd.daemon.status import path_texts
@@ -23,6 +23,7 @@ from streamd.maintenance.heal import read_bad_frames
 from streamd.maintenance.verify import Verifier
 from streamd.maintenance.verify_facts import DamageFacts, VerifyFacts, verify_facts
 from streamd.maintenance.verify_report import Level
+from streamd.maintenance.verify_versions import note_versions
 
 _SHOWN: Final = 20
 
@@ -106,8 +107,9 @@ async def _look(config: Config, level: Level, frames: int | None, seed: int | No
     bad = read_foreign(config.daemon.state, read_bad_frames)
     drawn = int.from_bytes(SystemEntropy().token(4), "big") if seed is None else seed
     async with unlocked.open_vault(config) as vault:
+        record = of_record(vault)
         verifier = Verifier(
-            of_record(vault),
+            record,
             level,
             clock=SystemClock(),
             known=known or None,
@@ -115,7 +117,9 @@ async def _look(config: Config, level: Level, frames: int | None, seed: int | No
             seed=drawn,
             draws=frames,
         )
-        return verify_facts(await verifier.run())
+        report = await verifier.run()
+        await note_versions(record, report, earlier_of(record))
+        return verify_facts(report)
 
 
 async def _heal(config: Config, level: Level, frames: int | None, seed: int | None) -> VerifyFacts:

@@ -31,6 +31,7 @@ from streamd.storage.port import BlobName, BlobStore
 from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
 from streamd.storage.uplink import CredentialObserver, Uplink
+from streamd.storage.versions import TRIED_MAX, EarlierVersions, VersionedBlobStore
 from streamd.vault.vault import Vault, no_other_layer, open_vault
 
 READ_GIVE_UP_SECONDS: Final = 30.0
@@ -47,6 +48,7 @@ class Stores:
     remote: BlobStore | None
     reading: BlobStore
     uplink: Uplink | None = None  # the way to `remote`
+    earlier: tuple[BlobStore, ...] = ()  # versions that `remote` may have kept, to be tried in turn
 
     async def aclose(self) -> None:
         """Close what is open."""
@@ -83,7 +85,7 @@ def open_stores(
         return Stores(local, None, local)
     if config.local is None:
         raise ConfigInvalid("a container vault needs a [local] table: the spool in front of it")
-    uplink, remote = _remote(
+    uplink, remote, earlier = _remote(
         config,
         observer=observer or silent(),
         clock=clock or SystemClock(),
@@ -92,7 +94,9 @@ def open_stores(
         rates=(sending, receiving),
     )
     local = LocalBlobStore(config.local.path, create=True)
-    return Stores(local, remote, LayeredBlobStore(local, remote), uplink)
+    versioned = VersionedBlobStore(remote, earlier)
+    reading = LayeredBlobStore(local, versioned, distrust_remote=versioned.distrust)
+    return Stores(local, remote, reading, uplink, earlier)
 
 
 def _remote(
@@ -103,8 +107,11 @@ def _remote(
     entropy: Entropy,
     give_up_after_seconds: float | None,
     rates: tuple[ByteRate | None, ByteRate | None],
-) -> tuple[Uplink, BlobStore]:
-    """Return the container's store: retrying, governed, metered, from the outside in."""
+) -> tuple[Uplink, BlobStore, tuple[BlobStore, ...]]:
+    """Return the container's store: retrying, governed, metered, from the outside in.
+
+    And stores of the same make for versions that the container may have kept.
+    """
     from streamd.storage.azure import AzureBlobStore
 
     files = credential_files(config)
@@ -117,15 +124,22 @@ def _remote(
     governed = GovernedBlobStore(MeteredBlobStore(plain, observer, clock), governor, _is_pack)
     observer.credential_read(access)
     observer.window_changed(governor.window)
-    remote = RetryingBlobStore(
-        governed,
-        Backoff(),
-        clock,
-        entropy,
-        give_up_after_seconds=give_up_after_seconds,
-        on_retry=observer.retried,
+
+    def patient(store: BlobStore) -> BlobStore:
+        return RetryingBlobStore(
+            store,
+            Backoff(),
+            clock,
+            entropy,
+            give_up_after_seconds=give_up_after_seconds,
+            on_retry=observer.retried,
+        )
+
+    earlier = tuple(
+        patient(GovernedBlobStore(EarlierVersions(plain, number), governor, _is_pack))
+        for number in range(TRIED_MAX)
     )
-    return Uplink(plain, governed, governor, files, observer), remote
+    return Uplink(plain, governed, governor, files, observer), patient(governed), earlier
 
 
 def _is_pack(name: str) -> bool:
@@ -166,7 +180,7 @@ def open_reading_store(config: Config, *, receiving: ByteRate | None = None) -> 
     local = config.local
     if config.vault.directory is not None or (local is not None and os.path.isdir(local.path)):
         return open_stores(config, receiving=receiving).reading
-    _, remote = _remote(
+    _, remote, earlier = _remote(
         config,
         observer=silent(),
         clock=SystemClock(),
@@ -174,7 +188,7 @@ def open_reading_store(config: Config, *, receiving: ByteRate | None = None) -> 
         give_up_after_seconds=READ_GIVE_UP_SECONDS,
         rates=(None, receiving),
     )
-    return remote
+    return VersionedBlobStore(remote, earlier)
 
 
 async def open_vault_of(config: Config, stores: Stores) -> Vault:
@@ -191,9 +205,15 @@ async def open_vault_of(config: Config, stores: Stores) -> Vault:
         await open_vault(stores.remote, host_key, url=url)  # raises before anything is copied
         await copy_control_objects(stores.remote, stores.local)
     opened = await open_vault(stores.local, host_key, url=url)
-    reading = stores.reading
-    distrust = reading.distrust if isinstance(reading, LayeredBlobStore) else no_other_layer
-    return Vault(reading, opened.keys, opened.config, opened.verify_keys, distrust)
+    return minding_layers(replace(opened, store=stores.reading))
+
+
+def minding_layers(vault: Vault) -> Vault:
+    """Return the vault, its readers going on to the next layer of its store when one is wrong."""
+    store = vault.store
+    if isinstance(store, LayeredBlobStore | VersionedBlobStore):
+        return replace(vault, distrust=store.distrust)
+    return vault
 
 
 async def prepare_container(config: Config) -> None:
@@ -233,10 +253,15 @@ async def open_vault_for_reading(
 
 
 def of_record(vault: Vault) -> Vault:
-    """Return the vault of record itself, without the copy in front of it: to prove that."""
-    if isinstance(vault.store, LayeredBlobStore):
-        return replace(vault, store=vault.store.remote)
-    return vault
+    """Return the vault of record itself: without the copy in front of it, or earlier versions."""
+    store = vault.store.remote if isinstance(vault.store, LayeredBlobStore) else vault.store
+    return replace(vault, store=store, distrust=no_other_layer)
+
+
+def earlier_of(record: Vault) -> tuple[BlobStore, ...]:
+    """Return the stores of versions that the vault of record may have kept."""
+    store = record.store
+    return store.earlier if isinstance(store, VersionedBlobStore) else ()
 
 
 def host_name() -> str:

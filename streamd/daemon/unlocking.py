@@ -14,7 +14,12 @@ import msgspec
 
 from streamd.config.model import Config
 from streamd.config.private_files import read_private
-from streamd.daemon.compose import load_host_key, open_reading_store, open_vault_for_reading
+from streamd.daemon.compose import (
+    load_host_key,
+    minding_layers,
+    open_reading_store,
+    open_vault_for_reading,
+)
 from streamd.errors import KeyFileInvalid, KitInvalid, NotFound, SecretUnreadable, SecretUnusable
 from streamd.format import keys
 from streamd.format.keys import HostKey
@@ -145,7 +150,7 @@ async def open_vault_unlocked(
     try:
         unlocked = await unlock_with(store, offer, config.vault.url)
         host_key = await reading_key(store, unlocked, config.vault.key_file, offer.host)
-        yield await open_vault(store, host_key, url=config.vault.url)
+        yield minding_layers(await open_vault(store, host_key, url=config.vault.url))
     finally:
         await store.aclose()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from streamd.catalog.db import get_int, put_value
@@ -23,6 +24,7 @@ from streamd.errors import StreamdError, UsageInvalid
 from streamd.observe.logging import get_logger
 from streamd.policy.verify_schedule import LEVELS, due_level
 from streamd.vault.parallel import in_this_pool
+from streamd.vault.vault import no_other_layer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,14 +160,15 @@ async def verify_host(
     from streamd.daemon.upkeep import site_of
     from streamd.maintenance.heal import Healer, heal_all, read_bad_frames
     from streamd.maintenance.verify import Verifier
+    from streamd.maintenance.verify_versions import note_versions
 
     record = host.stores.remote or host.stores.local
-    vault = replace(host.vault, store=record)
+    vault = replace(host.vault, store=record, distrust=no_other_layer)
     copies = [] if host.stores.remote is None else [host.stores.local]
     drawn = int.from_bytes(host.entropy.token(_SEED_BYTES), "big") if seed is None else seed
 
     async def look() -> "VerifyReport":
-        return await Verifier(
+        report = await Verifier(
             vault,
             level,
             clock=host.clock,
@@ -174,13 +177,16 @@ async def verify_host(
             seed=drawn,
             draws=draws,
         ).run()
+        await note_versions(vault, report, host.stores.earlier)
+        return report
 
     report = await look()
     if not heal or report.is_sound:
         return report
     site = site_of(host)
     await site.finish_puts()
-    return await heal_all(lambda: Healer(site, record, copies), report, look)
+    healer = partial(Healer, site, record, copies, host.stores.earlier)
+    return await heal_all(healer, report, look)
 
 
 def intervals_of(config: VerifyConfig) -> Mapping[str, float]:

@@ -37,6 +37,7 @@ from streamd.storage.port import BlobName, BlobStore
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.tree_state import decode_version
+from streamd.vault.vault import no_other_layer
 
 _LOG: Final = get_logger("heal")
 _BAD_FRAMES: Final = "bad_frames"  # in table meta: frames that nothing may be counted on
@@ -85,13 +86,20 @@ async def heal_all(
 class Healer:
     """Heals what one verification of `record`, the vault of record, found.
 
-    `copies` are other stores with objects of this vault.
+    `copies` are other stores with objects of this vault, `earlier` those of earlier versions.
     """
 
-    def __init__(self, site: Site, record: BlobStore, copies: Sequence[BlobStore] = ()) -> None:
+    def __init__(
+        self,
+        site: Site,
+        record: BlobStore,
+        copies: Sequence[BlobStore] = (),
+        earlier: Sequence[BlobStore] = (),
+    ) -> None:
         self._site = site
         self._record = record
         self._copies = copies
+        self._earlier = earlier
         self._chunk_id = site.vault.keys.domain_keys.chunk_id
         self._wanted: set[bytes] = set()
         self._found = {Role.DATA: _Found(), Role.META: _Found()}
@@ -107,6 +115,8 @@ class Healer:
                 await self._from_copy(store)
             await self._from_pages()
             await self._from_files()
+            for store in self._earlier if self._wanted else ():  # last: a listing of all versions
+                await self._from_copy(store)
             for role in self._found:
                 await self._flush(role)
             await self._site.catalog.write(_forget_chunks, sorted(self._wanted))
@@ -175,7 +185,8 @@ class Healer:
         self._healed += len(found.chunks)
 
     async def _from_copy(self, store: BlobStore) -> None:
-        reader = ChunkReader(replace(self._site.vault, store=store))
+        vault = replace(self._site.vault, store=store, distrust=no_other_layer)
+        reader = ChunkReader(vault)
         for role in (Role.DATA, Role.META):
             there = self._wanted - await reader.locate(self._wanted, role)
             try:

@@ -117,15 +117,25 @@ class AzureBlobStore:
 
     async def get(self, name: BlobName, *, offset: int = 0, size: int | None = None) -> bytes:
         """Return exactly the requested range; see the port."""
+        return await self._get(name, offset, size, None)
+
+    async def get_version(
+        self, name: BlobName, version: str, *, offset: int = 0, size: int | None = None
+    ) -> bytes:
+        """Return exactly the requested range of a version; see `versions.KeepsVersions`."""
+        return await self._get(name, offset, size, version)
+
+    async def _get(
+        self, name: BlobName, offset: int, size: int | None, version: str | None
+    ) -> bytes:
         check_name(name)
         if size == 0:
-            await self._check_length(name, offset)
+            await self._check_length(name, offset, version)
             return b""
 
         async def download(container: ContainerClient) -> bytes:
-            reader = await container.download_blob(
-                self._full(name), offset=offset, length=size, max_concurrency=1
-            )
+            blob = container.get_blob_client(self._full(name), version_id=version)
+            reader = await blob.download_blob(offset=offset, length=size, max_concurrency=1)
             content: bytes = await reader.readall()
             # The SDK ends quietly when the object is shorter than the range.
             if reader.size != len(content):
@@ -140,7 +150,7 @@ class AzureBlobStore:
         except VaultDamaged:
             if size is not None:
                 raise
-            await self._check_length(name, offset)  # "all from the end" is an empty range
+            await self._check_length(name, offset, version)  # "all from the end" is an empty range
             return b""
         if size is not None and len(content) != size:
             raise VaultDamaged(
@@ -169,6 +179,18 @@ class AzureBlobStore:
                         )
                     last = name
                     yield BlobInfo(BlobName(name), row.size_bytes, row.modified_us, row.md5)
+
+    async def earlier(self, prefix: str) -> AsyncIterator[tuple[BlobInfo, str]]:
+        """Yield versions that are not current; see `versions.KeepsVersions`."""
+        check_prefix(prefix)
+        begin = len(self._address.prefix)
+        async with aclosing(self._pages(self._full(prefix), versions=True)) as pages:
+            async for rows in pages:
+                for row in rows:
+                    if not row.is_current:
+                        name = BlobName(row.name[begin:])
+                        info = BlobInfo(name, row.size_bytes, row.modified_us, row.md5)
+                        yield info, row.version
 
     async def delete(self, name: BlobName) -> None:
         """Delete `name`; see the port."""
@@ -307,8 +329,8 @@ class AzureBlobStore:
             return await self.get(name) == content
         return bytes(md5) == await asyncio.to_thread(_md5, content)
 
-    async def _check_length(self, name: BlobName, offset: int) -> None:
-        length = (await self._properties(name)).size
+    async def _check_length(self, name: BlobName, offset: int, version: str | None) -> None:
+        length = (await self._properties(name, version)).size
         if length < offset:
             raise VaultDamaged(f"{name} has {length} bytes, not even {offset}", name=name)
 
@@ -326,10 +348,11 @@ class AzureBlobStore:
         )
         return meaning(_answer(error), asked)
 
-    async def _properties(self, name: BlobName) -> Any:
-        return await self._call(
-            "look at", name, 0, lambda c: c.get_blob_client(self._full(name)).get_blob_properties()
-        )
+    async def _properties(self, name: BlobName, version: str | None = None) -> Any:
+        def blob(container: ContainerClient) -> Any:
+            return container.get_blob_client(self._full(name), version_id=version)
+
+        return await self._call("look at", name, 0, lambda c: blob(c).get_blob_properties())
 
     async def _pages(
         self, prefix: str, *, versions: bool = False

@@ -5,7 +5,7 @@ may then drop the local object. So an object may be in either layer or in both, 
 the one that costs nothing.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from streamd.errors import BlobNotFound, StreamdError
@@ -22,9 +22,16 @@ class LayeredBlobStore:
     `local_bytes_read` and `remote_bytes_read` prove what a restore fetched from where.
     """
 
-    def __init__(self, local: BlobStore, remote: BlobStore) -> None:
+    def __init__(
+        self,
+        local: BlobStore,
+        remote: BlobStore,
+        *,
+        distrust_remote: Callable[[BlobName], bool] = lambda _: False,
+    ) -> None:
         self._local = local
         self._remote = remote
+        self._distrust_remote = distrust_remote  # whether it has another version to read
         self._bad: set[BlobName] = set()  # in the local layer
         self.local_bytes_read = 0
         self.remote_bytes_read = 0
@@ -41,10 +48,11 @@ class LayeredBlobStore:
     def distrust(self, name: BlobName) -> bool:
         """From now on read `name` from the vault, for the local bytes are wrong.
 
-        Says whether that changes anything: the second time it is the vault's that are wrong.
+        The second time it is the vault's that are wrong: perhaps it has an earlier version. Says
+        whether something else is read from now on.
         """
         if name in self._bad:
-            return False
+            return self._distrust_remote(name)
         self._bad.add(name)
         _LOG.warning(
             "local-object-damaged",

@@ -6,6 +6,7 @@ be damaged, its chunks are looked for elsewhere. An unreadable object is noted i
 never stands in the way of what does not need it.
 """
 
+from collections import Counter
 from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -47,6 +48,7 @@ class Holder:
     size_bytes: int
     role: Role
     frames: FrameHolder
+    layer: int = 0  # how often the object was distrusted before this was read
 
 
 class Place(NamedTuple):
@@ -91,6 +93,7 @@ class ChunkReader:
         self._cached_chunks = 0
         self._places: dict[bytes, Place] = {}
         self._bad: set[tuple[BlobName, Role, int]] = set()
+        self._layers: Counter[BlobName] = Counter()  # how often an object was distrusted
 
     # -- indexes ---------------------------------------------------------------------------------
 
@@ -160,11 +163,25 @@ class ChunkReader:
     def give_up(self, place: Place, what: str) -> None:
         """Note that a frame cannot be read: its chunks will be looked for elsewhere."""
         holder = place.holder
+        if holder.layer < self._layers[holder.name]:
+            return  # another layer is read by now
         if self._vault.distrust(holder.name):
-            return  # the same frame is in another layer, which is read from now on
+            self._forget(holder.name)
+            return
         self._note(holder.name, what)
         self._bad.add((holder.name, holder.role, place.row.first_chunk))
-        ids = holder.frames.table.ids_of(place.row)
+        self._drop_places(holder, place.row)
+
+    def _forget(self, name: BlobName) -> None:
+        """Another layer's object is read from now on: its index may say something else."""
+        self._layers[name] += 1
+        for holder in self._cache.pop(name, ()):
+            self._cached_chunks -= holder.frames.table.chunk_count
+            for row in holder.frames.table.frames:
+                self._drop_places(holder, row)
+
+    def _drop_places(self, holder: Holder, row: FrameRow) -> None:
+        ids = holder.frames.table.ids_of(row)
         for start in range(0, len(ids), CHUNK_ID_SIZE):
             chunk = ids[start : start + CHUNK_ID_SIZE]
             known = self._places.get(chunk)
@@ -230,7 +247,7 @@ class ChunkReader:
 
     async def _decoded(self, name: BlobName, *, is_again: bool) -> tuple[Holder, ...]:
         info = self._infos[name]
-        if is_again:  # in another layer it may have another size
+        if is_again or self._layers[name]:  # in another layer it may have another size
             async for now in self._vault.store.scan(name):
                 info = now if now.name == name else info
         is_pack = layout.parse_pack_name(name) is not None
@@ -251,7 +268,7 @@ class ChunkReader:
         number = envelope.parse(data, Kind.PACK).header.r
         if number not in (Role.DATA, Role.META):
             raise VaultDamaged("the pack holds frames of no known role")
-        return (Holder(info.name, info.size_bytes, Role(number), frames),)
+        return (Holder(info.name, info.size_bytes, Role(number), frames, self._layers[info.name]),)
 
     async def _load_segment(self, info: BlobInfo) -> tuple[Holder, ...]:
         data = await self._beginning(info, SEGMENT_HEAD)
@@ -275,7 +292,8 @@ class ChunkReader:
         ):
             if parsed.section(index) is not None:
                 frames = pack.holder_of(parsed, index, tag, rows, self._secret_for)
-                yield Holder(info.name, info.size_bytes, role, frames)
+                layer = self._layers[info.name]
+                yield Holder(info.name, info.size_bytes, role, frames, layer)
 
     # -- frames ----------------------------------------------------------------------------------
 

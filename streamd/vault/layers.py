@@ -1,7 +1,8 @@
-"""When an object of the local copy turns out to be bad, the container's is read instead.
+"""When an object of the local copy turns out to be bad, the container's is read instead, and when
+that is bad, too, an earlier version of it.
 
 A store says that an object is there and gives its bytes; only who decodes them sees that they are
-wrong. So it is the reader that says so, and from then on the store reads that object from its other
+wrong. So it is the reader that says so, and from then on the store reads that object from its next
 layer.
 """
 
@@ -23,13 +24,15 @@ class Reading(Protocol[T]):
 
 
 async def from_either(vault: Vault, name: BlobName, read: Reading[T]) -> T:
-    """Return what `read` makes of the object; if it cannot, of that in the other layer.
+    """Return what `read` makes of the object; if it cannot, of that in the next layer, and so on.
 
     Raises what `read` raises for the last layer there is.
     """
-    try:
-        return await read(is_again=False)
-    except OBJECT_FAULTS:
-        if not vault.distrust(name):
-            raise
-    return await read(is_again=True)
+    is_again = False
+    while True:
+        try:
+            return await read(is_again=is_again)
+        except OBJECT_FAULTS:
+            if not vault.distrust(name):
+                raise
+        is_again = True

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
+from xml.sax.saxutils import unescape
 
 from blobserver.wire import Answer, Request
 
@@ -30,6 +31,7 @@ Kind = Literal[
     "stale-list",  # a list as it was when the fault was added
     "duplicate-rows",  # each row of a list twice
     "missing-rows",  # every other row of a list is not there
+    "hidden-rows",  # the rows of the blobs in `names` are not there
     "lost-marker",  # a page that says it is the last one
 ]
 _BLOB_ROW = re.compile(rb"<Blob>.*?</Blob>", re.DOTALL)
@@ -54,6 +56,7 @@ class Fault:
     code: str = "ServerBusy"
     retry_after: str | None = None
     commits: bool = False
+    names: frozenset[str] = frozenset()
     kept: dict[str, Answer] = field(default_factory=dict)  # lists as they were
     hits: int = 0
 
@@ -100,9 +103,9 @@ def operation_of(request: Request) -> str:
     return "container" if request.container and not request.blob else "other"
 
 
-def changed_list(answer: Answer, kind: Kind) -> Answer:
-    """Return a list with what `kind` does to it."""
-    body = answer.body
+def changed_list(answer: Answer, fault: Fault) -> Answer:
+    """Return a list with what `fault` does to it."""
+    body, kind = answer.body, fault.kind
     if kind == "lost-marker":
         body = _MARKER.sub(b"<NextMarker/>", body)
     elif kind == "duplicate-rows":
@@ -110,7 +113,13 @@ def changed_list(answer: Answer, kind: Kind) -> Answer:
     elif kind == "missing-rows":
         rows = iter(range(len(body)))
         body = _BLOB_ROW.sub(lambda row: row[0] if next(rows) % 2 == 0 else b"", body)
+    elif kind == "hidden-rows":
+        body = _BLOB_ROW.sub(lambda row: b"" if _name_of(row[0]) in fault.names else row[0], body)
     return Answer(answer.status, answer.headers, body)
+
+
+def _name_of(row: bytes) -> str:
+    return unescape(row.partition(b"<Name>")[2].partition(b"</Name>")[0].decode())
 
 
 def flipped(body: bytes) -> bytes:

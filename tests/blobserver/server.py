@@ -18,7 +18,7 @@ from blobserver.service import BlobService
 from blobserver.wire import Answer, Request
 
 _PIECE = 64 * 1024
-_LIST_FAULTS = {"duplicate-rows", "missing-rows", "lost-marker"}
+_LIST_FAULTS = {"duplicate-rows", "missing-rows", "hidden-rows", "lost-marker"}
 _FOR_EVER = 86_400.0
 
 
@@ -271,7 +271,7 @@ def _list(request: Request, answer: Answer, faults: dict[str, Fault]) -> Answer:
     if stale is not None:
         answer = stale.kept.setdefault(str(sorted(request.query.items())), answer)
     for kind in _LIST_FAULTS & set(faults):
-        answer = changed_list(answer, faults[kind].kind)
+        answer = changed_list(answer, faults[kind])
     return answer
 
 

@@ -570,23 +570,6 @@ async def test_t_n8_pages_of_5000_are_joined_without_loss_or_doubles(
     assert server.requests["list"] == 2
 
 
-@pytest.mark.asyncio
-@pytest.mark.parametrize("kind", ["missing-rows", "stale-list", "lost-marker"])
-async def test_t_n8_nothing_is_concluded_to_be_gone_from_one_list(
-    server: BlobServer, stack: RemoteStack, kind
-) -> None:
-    """A list that lacks a segment is noticed, for the journal is dense; objects are got by name."""
-    server.faults.add(Fault("stale-list", None, operation("list")))  # of the empty vault
-    await names(stack)
-    builder = await small_vault(stack.store)
-    if kind != "stale-list":
-        server.faults.clear()
-        server.faults.add(Fault(kind, None, operation("list")))
-    for name in builder.names:
-        assert await stack.store.get(BlobName(name))
-    assert set(stored(server)) >= set(builder.names)
-
-
 # -- T-N9: names, certificates, proxies: test_azure_paths.py has them one by one ---------------
 
 

@@ -56,6 +56,7 @@ class Daemon:
         self.port = free_port()
         self.rpo_seconds = float(rpo.removesuffix("s"))
         self.process: subprocess.Popen[bytes] | None = None
+        self.program, self.surroundings = streamd(), environment()  # of the daemon
         self.memory = MemorySamples()
         self._text = _toml(
             {
@@ -130,11 +131,11 @@ class Daemon:
         """Start `streamd run` and, unless told not to, wait until its metrics page answers."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*streamd(), "run", "-c", str(self.config)],
+                [*self.program, "run", "-c", str(self.config)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=environment(),
+                env=self.surroundings,
             )
         self.memory.watch(self.process.pid)
         if wait:
