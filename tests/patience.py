@@ -19,15 +19,15 @@ class Patience:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._done = 0
+        self.done = 0
 
     def progress(self) -> None:
         """Something was done; wait anew."""
-        self._done += 1
+        self.done += 1
         signal.setitimer(signal.ITIMER_REAL, self._seconds)
 
     def _lost(self, _number: int, _frame: FrameType | None) -> None:
-        raise AssertionError(f"no progress in {self._seconds:g} s, after {self._done} steps")
+        raise AssertionError(f"no progress in {self._seconds:g} s, after {self.done} steps")
 
     def __enter__(self) -> Self:
         self._former = signal.signal(signal.SIGALRM, self._lost)

@@ -193,7 +193,8 @@ def _settings(facts: ContainerFacts) -> Iterator[Check]:
         "versioning",
         facts.versioning,
         wanted=True,
-        remedy="switch on blob versioning: an overwritten object stays readable",
+        remedy="switch on blob versioning: what somebody overwrites is then read from its"
+        " earlier version",
     )
     days = facts.soft_delete_days
     yield _setting(

@@ -17,6 +17,7 @@ from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.mounts import Mount
 from streamd.sources.filesystem.scope import below, join
 
+_TURN_SECONDS: Final = 0.05  # then everybody else is due
 _CACHE_MAX: Final = 50_000
 _CLIMB_MAX: Final = 4096  # directories to go up until a path is short enough to be said
 _LOG: Final = get_logger("watch")
@@ -79,8 +80,10 @@ class DeviceWatch:
     def drain(self, limit: int) -> int | None:
         """Deliver waiting events; return an instant before which all were delivered.
 
-        None when there are more than `limit` reads' worth.
+        None when there are more than `limit` reads' worth, or than can be delivered in one turn on
+        the event loop: of a busy file system all events come here, also of what is not protected.
         """
+        turn_ends = self._clock.monotonic() + _TURN_SECONDS
         try:
             for _ in range(limit):
                 now = self._clock.now_us()
@@ -93,6 +96,8 @@ class DeviceWatch:
                     except Exception as error:  # noqa: BLE001 - a lost event must become a gap
                         _LOG.error("event-not-understood", error=repr(error), mask=event.mask)
                         self._lose()
+                if self._clock.monotonic() >= turn_ends:
+                    return None
             return None
         finally:
             for fd in self._mount_fds.values():  # an open one would make umount fail
