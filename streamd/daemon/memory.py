@@ -5,22 +5,22 @@ back, so that the kernel clears its pages every time: a tenth of the processor t
 The unit file says the same in its environment; `keep_buffers` is for `capture` and `restore` by
 hand.
 
-What is kept so is the most that was ever in use at once. A job of upkeep may have used much more
-than capture does, so a daemon that only kept would be as large for ever as its largest job: after
-each, `give_back` returns what lies free.
+What is kept so is the most that was ever in use at once, and what lies between pieces still in use:
+packs that waited for a slow line, a job of upkeep. A daemon that only kept would be as large for
+ever as in its worst minute, so once a minute what lies free is given back.
 """
 
 import asyncio
 import ctypes
 import os
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from streamd.vault.parallel import in_thread
 
 _MMAP_THRESHOLD: Final = (-3, 1 << 30)
 _TRIM_THRESHOLD: Final = (-1, 128 << 20)  # so much may lie free at the top of the heap
 _TOP_PAD: Final = (-2, 16 << 20)
+GIVE_BACK_SECONDS: Final = 60.0
 _ARENA_MAX: Final = (-8, 1)  # what one thread gives back, another one takes
 
 
@@ -46,26 +46,8 @@ def give_back() -> None:
         trim(0)
 
 
-class Turn:
-    """Held by one job of upkeep at a time; when it ends, what it has left free is given back.
-
-    A job that hardly needs memory, and comes often, takes the `lock` alone.
-    """
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-
-    async def __aenter__(self) -> Self:
-        await self.lock.acquire()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await in_thread(give_back)
-        finally:
-            self.lock.release()
+async def keep_giving_back() -> None:
+    """Give free memory back again and again, until cancelled."""
+    while True:
+        await asyncio.sleep(GIVE_BACK_SECONDS)
+        await in_thread(give_back)

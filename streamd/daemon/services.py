@@ -12,6 +12,7 @@ from streamd.daemon.control import ControlServer
 from streamd.daemon.following import keep_following
 from streamd.daemon.handover import Handover, leave
 from streamd.daemon.host import Host, watch_state
+from streamd.daemon.memory import keep_giving_back
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
 from streamd.daemon.spooling import record_full_times
 
@@ -38,6 +39,7 @@ def services_of(
         "control": control.run,
         "state": lambda: _keep_state(host, supervisor),
         "loop-lag": daemon.meters.watch_loop_lag,
+        "memory": keep_giving_back,
         "watchdog": lambda: _watchdog(notifier),
         "reload": daemon.reloading.run,
         "coverage": lambda: _keep_coverage(host, supervisor),

@@ -13,7 +13,6 @@ import msgspec
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
-from streamd.daemon.memory import Turn
 from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError, UsageInvalid, VaultUnreachable
@@ -44,8 +43,8 @@ class Upkeep:
     def __init__(self, host: Host, config: Callable[[], Config]) -> None:
         self._host = host
         self._config = config
-        self._turn = Turn()
-        self.verification = Verification(host, config, self._turn)
+        self._lock = asyncio.Lock()
+        self.verification = Verification(host, config, self._lock)
         self.last_success_us = 0
 
     async def run(self) -> None:
@@ -105,7 +104,7 @@ class Upkeep:
         from streamd.maintenance.points import timezone_name
 
         host, config = self._host, self._config()
-        async with self._turn:
+        async with self._lock:
             report = await expire.run(
                 site_of(host, meta_keys_of(args)),
                 rules_of(config),
@@ -172,7 +171,7 @@ class Upkeep:
         from streamd.maintenance.checkpoint_due import checkpoint_due
         from streamd.maintenance.runs import keep_runs
 
-        async with self._turn:
+        async with self._lock:
             site, record = site_of(host), host.stores.remote or host.stores.local
             await site.finish_puts()
             written = await checkpoint_due(site, self._config().sources)
@@ -181,7 +180,7 @@ class Upkeep:
     async def _evict_loop(self) -> None:
         while True:
             await asyncio.sleep(EVICT_SECONDS)
-            async with self._turn.lock:
+            async with self._lock:
                 local, copy = self._config().local, self._host.copy
                 assert local is not None
                 assert copy is not None

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Final
 from streamd.catalog.db import get_int, put_value
 from streamd.config.model import Config, VerifyConfig
 from streamd.daemon.host import Host
-from streamd.daemon.memory import Turn
 from streamd.effects import MICROSECONDS
 from streamd.errors import StreamdError, UsageInvalid
 from streamd.observe.logging import get_logger
@@ -41,12 +40,12 @@ _LOG: Final = get_logger("verify")
 
 
 class Verification:
-    """Verifies the vault of one host. `turn` is that of all upkeep: one job at a time."""
+    """Verifies the vault of one host. `lock` is that of all upkeep: one job at a time."""
 
-    def __init__(self, host: Host, config: Callable[[], Config], turn: Turn) -> None:
+    def __init__(self, host: Host, config: Callable[[], Config], lock: asyncio.Lock) -> None:
         self._host = host
         self._config = config
-        self._turn = turn
+        self._lock = lock
         self._tried_us: dict[str, int] = {}
 
     async def run(self) -> None:
@@ -107,7 +106,7 @@ class Verification:
         host = self._host
         wanted = Level(level)
         started_us = host.clock.now_us()
-        async with self._turn:
+        async with self._lock:
             for contained in wanted.contained:
                 self._tried_us[contained] = started_us
             with _idle_threads() as pool, in_this_pool(pool):

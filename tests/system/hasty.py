@@ -31,12 +31,13 @@ def surroundings() -> dict[str, str]:
 def hurry() -> None:
     """Shorten every wait of the upkeep."""
     from streamd.config.model import RetentionConfig
-    from streamd.daemon import upkeep, verification
+    from streamd.daemon import memory, upkeep, verification
 
     for name in ("FIRST_RUN_SECONDS", "EVICT_SECONDS", "KEEP_SECONDS"):
         setattr(upkeep, name, EVERY_SECONDS)
     for name in ("FIRST_LOOK_SECONDS", "LOOK_SECONDS"):
         setattr(verification, name, EVERY_SECONDS)
+    memory.GIVE_BACK_SECONDS = EVERY_SECONDS
     RetentionConfig.model_fields["interval_seconds"].default = EVERY_SECONDS
     RetentionConfig.model_rebuild(force=True)
 
