@@ -117,7 +117,7 @@ def depth_of(tree: Path) -> tuple[int, str]:
 @pytest.mark.root
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-def test_everything_comes_back_on_every_file_system(tmp_path, disk) -> None:
+def test_t_f7_everything_comes_back_on_every_file_system(tmp_path, disk) -> None:
     kind, point = disk
     tree = point / "tree"
     tree.mkdir()
@@ -139,7 +139,9 @@ def test_everything_comes_back_on_every_file_system(tmp_path, disk) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("disk", ["xfs"], indirect=True)
-def test_a_terabyte_of_holes_with_a_mebibyte_of_data_is_small_and_quick(tmp_path, disk) -> None:
+def test_t_f4_a_terabyte_of_holes_with_a_mebibyte_of_data_is_small_and_quick(
+    tmp_path, disk
+) -> None:
     _, point = disk
     tree = point / "tree"
     tree.mkdir()
@@ -190,3 +192,26 @@ def test_a_large_file_changed_in_place_sends_only_what_changed(tmp_path) -> None
         assert facts["stored_bytes"] < 8 * MIB, facts
         daemon.restore(tmp_path / "back")
         subprocess.run(["cmp", tree / "image", tmp_path / "back/image"], check=True)
+
+
+@pytest.mark.root
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("disk", ["ext4"], indirect=True)
+def test_t_f4_a_hole_that_is_punched_later_is_a_hole_in_what_comes_back(tmp_path, disk) -> None:
+    _, point = disk
+    tree = point / "tree"
+    tree.mkdir()
+    with (tree / "file").open("wb") as file:
+        file.write(os.urandom(16 * MIB))
+    with Daemon(tmp_path / "streamd", tree) as daemon:
+        daemon.init()
+        daemon.command("capture")
+        punch = ["fallocate", "--punch-hole", "--offset", str(3 * MIB), "--length", str(9 * MIB)]
+        subprocess.run([*punch, tree / "file"], check=True)
+        facts = daemon.facts("capture")
+        assert facts["stored_bytes"] < 3 * MIB, "nothing new is in it"
+        daemon.restore(point / "back")
+    source, back = (tree / "file").stat(), (point / "back/file").stat()
+    assert source.st_blocks * 512 < 8 * MIB
+    assert back.st_blocks <= source.st_blocks * 1.05
+    subprocess.run(["cmp", tree / "file", point / "back/file"], check=True)

@@ -70,7 +70,7 @@ def make_daemon(tmp_path: Path, tree: Path, **options: object) -> Daemon:
     return Daemon(tmp_path / "work", tree, rpo="5s", source_options=checks)
 
 
-def test_many_files_a_burst_a_renamed_directory_and_a_scan_without_changes(tmp_path) -> None:
+def test_t_f5_many_files_a_burst_a_renamed_directory_and_a_scan_without_changes(tmp_path) -> None:
     tree = tmp_path / "tree"
     for number in range(SCALE // PER_DIRECTORY):
         directory = tree / str(number % 200) / str(number)
@@ -107,7 +107,7 @@ def test_many_files_a_burst_a_renamed_directory_and_a_scan_without_changes(tmp_p
         daemon.stop()
 
 
-def test_one_directory_with_very_many_entries(tmp_path) -> None:
+def test_t_f5_one_directory_with_very_many_entries(tmp_path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     write(tree, ENTRIES_IN_ONE)
@@ -131,7 +131,7 @@ def test_one_directory_with_very_many_entries(tmp_path) -> None:
         assert "f7" not in daemon.command("find", "tree", "f7", codes=(0, NOT_FOUND))
 
 
-def test_a_path_two_thousand_directories_deep(tmp_path) -> None:
+def test_t_f5_a_path_two_thousand_directories_deep(tmp_path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     fd = os.open(tree, os.O_RDONLY)
