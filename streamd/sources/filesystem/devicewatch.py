@@ -6,6 +6,7 @@ interested in, and remembered until a directory is renamed or removed.
 """
 
 import contextlib
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Final
@@ -77,13 +78,14 @@ class DeviceWatch:
         self._places.clear()
         self._lonely.clear()
 
-    def drain(self, limit: int) -> int | None:
+    def drain(self, limit: int, *, is_last: bool = False) -> int | None:
         """Deliver waiting events; return an instant before which all were delivered.
 
         None when there are more than `limit` reads' worth, or than can be delivered in one turn on
         the event loop: of a busy file system all events come here, also of what is not protected.
+        The last time takes as long as it takes: no turn follows.
         """
-        turn_ends = self._clock.monotonic() + _TURN_SECONDS
+        turn_ends = math.inf if is_last else self._clock.monotonic() + _TURN_SECONDS
         try:
             for _ in range(limit):
                 now = self._clock.now_us()

@@ -30,7 +30,7 @@ _MARK_ADD_FILESYSTEM: Final = 0x1 | 0x100
 _MARK_IGNORE: Final = 0x1 | 0x400 | 0x40 | 0x200
 _EVENT_ON_CHILD: Final = 0x0800_0000
 _AT_FDCWD: Final = -100
-_READ_SIZE: Final = 64 * 1024
+_READ_SIZE: Final = 16 * 1024  # some 200 events: between two reads others may be due
 _HANDLE_MAX: Final = 128
 
 _INFO_FID: Final = 1

@@ -18,7 +18,7 @@ from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mounts import NETWORK_TYPES, Mount
 
 _SLICE: Final = 1  # reads of one turn on the event loop
-_LAST_READS_MAX: Final = 64  # of each group when watching ends; the rest is for the next process
+_LAST_READS_MAX: Final = 256  # of each group when watching ends; the rest is for the next process
 HOLD_SECONDS: Final = 10.0  # how long kept queues wait for a source that does not come
 _LOG: Final = get_logger("watch")
 
@@ -93,7 +93,7 @@ class MountWatch:
                 complete = False
                 continue
             loop.remove_reader(watch.group.fd)
-            complete = watch.drain(_LAST_READS_MAX) is not None and complete
+            complete = watch.drain(_LAST_READS_MAX, is_last=True) is not None and complete
         self._ended_us = now if complete else 0
         inboxes = {known.inbox for watch in self._devices.values() for known in watch.subscriptions}
         for inbox in inboxes:

@@ -22,6 +22,7 @@ WATCH_MODES: Final = (FANOTIFY, INOTIFY, POLLING)  # from best to worst
 _IDLE_SECONDS: Final = 1.0  # the watermark moves at least this often
 _GATHER_SECONDS: Final = 0.02  # one batch for a burst, not one for each event
 _READS_MAX: Final = 16  # in one turn on the event loop
+_SHARED_READS_MAX: Final = 64  # those are smaller
 _PATHS_MAX: Final = 20_000
 
 
@@ -132,7 +133,7 @@ class WatchSession:
 
     def _drain(self) -> list[int | None]:
         """Deliver what waits; return up to when each watcher has seen all, None: there is more."""
-        instants = [self._shared.drain(self._inbox, _READS_MAX)]
+        instants = [self._shared.drain(self._inbox, _SHARED_READS_MAX)]
         if self._inotify is not None:
             instants.append(self._inotify.drain(_READS_MAX))
             for directory in self._inotify.degraded:

@@ -52,3 +52,9 @@ def test_turn_by_turn_everything_is_delivered() -> None:
         turns += 1
     assert group.left == 0
     assert turns >= 4
+
+
+def test_the_last_time_everything_is_delivered_at_once() -> None:
+    watch, group, _ = watch_with(300)
+    assert watch.drain(500, is_last=True) is not None
+    assert group.left == 0
