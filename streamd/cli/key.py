@@ -14,10 +14,13 @@ import typer
 from streamd.cli import context, render, unlocked
 from streamd.cli.context import emit, load_config, run_async
 from streamd.cli.init import Places, write_kit
+from streamd.cli.times import format_rfc3339, parse_time
 from streamd.config.model import Config
+from streamd.config.zone import zone_of
 from streamd.daemon import keyholder
 from streamd.daemon.keyholder import Change, KeyHolder
 from streamd.daemon.unlocking import KeyOffer, read_kit, read_secret_file
+from streamd.daemon.writers import Keys, revoke_writer
 from streamd.effects import SystemClock, SystemEntropy
 from streamd.errors import SecretUnusable, UsageInvalid
 from streamd.format import slots
@@ -217,18 +220,57 @@ def _typed_passphrase() -> Secret:
 
 
 def revoke(
-    ids: Annotated[list[str], typer.Argument(metavar="ID…", help="As `streamd key list` shows.")],
+    ids: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ID…]", help="Slots, as `streamd key list` shows them."),
+    ] = None,
     *,
+    writer: Annotated[
+        str | None,
+        typer.Option("--writer", metavar="HOST", help="Signing keys of this host instead."),
+    ] = None,
+    keys: Annotated[
+        Keys, typer.Option("--keys", help="old: those that were rotated. all: the host is gone.")
+    ] = Keys.OLD,
+    since: Annotated[
+        str, typer.Option("--from", metavar="T", help="Since when a signing key is not trusted.")
+    ] = "now",
     kit: KitOption = None,
     code_file: CodeOption = None,
 ) -> None:
-    """Take slots away: they do not open the key ring from now on. Never the last one.
+    """Take slots away, or the trust in a host's signing keys. Never the last slot.
 
     A copy of the old ring that somebody made, or that the storage keeps, still opens with the old
     slot, and shows what was written until now: `streamd key rotate pair` protects what comes.
-    Example: streamd key revoke wexn6a7gszhbg
+    What a signing key signed before T stays good; what carries a later date is damage.
+    Example: streamd key revoke wexn6a7gszhbg; streamd key revoke --writer web1 --from -2d
     """
-    emit(run_async(_revoke(load_config(), offer_of(kit, code_file), ids)), change_text)
+    if bool(ids) == (writer is not None):
+        raise UsageInvalid("name slots to take away, or one host: streamd key revoke --writer HOST")
+    config, offer = load_config(), offer_of(kit, code_file)
+    if writer is None:
+        emit(run_async(_revoke(config, offer, ids or [])), change_text)
+        return
+    clock = SystemClock()
+    from_us = parse_time(since, now_us=clock.now_us(), zone=zone_of(config.timezone))
+    if from_us > clock.now_us():
+        raise UsageInvalid("--from is in the future: until then the key would be trusted")
+    emit(run_async(_revoke_writer(config, offer, writer, keys, from_us)), change_text)
+
+
+async def _revoke_writer(
+    config: Config, offer: KeyOffer, writer: str, keys: Keys, from_us: int
+) -> ChangeReport:
+    async with holding(config, offer) as holder:
+        made = await revoke_writer(holder, writer, keys, from_us=from_us)
+        count = f"{len(made)} signing key{'' if len(made) == 1 else 's'}"
+        return ChangeReport(
+            done=f"{count} of {writer} revoked from {format_rfc3339(from_us)} on",
+            edition=holder.content.private.edition,
+            left_behind=0,
+            daemon=await holder.tell_daemon(),
+            certificate=made[-1] if made else 0,
+        )
 
 
 async def _revoke(config: Config, offer: KeyOffer, ids: list[str]) -> ChangeReport:

@@ -82,7 +82,7 @@ TABLE: Final[Mapping[str, Command | Group]] = {
         {
             "list": Command("key_facts", "Show this host's role and the key slots.", "list_"),
             "add": Command("key", "Add a passphrase, a key file or a recovery kit.", "add"),
-            "revoke": Command("key", "Take slots away.", "revoke"),
+            "revoke": Command("key", "Take slots away, or trust in a signing key.", "revoke"),
             "rotate": Command("key_facts", "Replace a slot, key pairs or signing key.", "rotate"),
             "test": Command("key_facts", "Prove that a kit opens the vault.", "test", reads=True),
             "host-role": Command("key_facts", "Make this host full or write-only.", "host_role"),
