@@ -24,6 +24,8 @@ class Profile:
 
 
 GENERAL: Final = Profile(1, 64 * KIB, 256 * KIB, 1024 * KIB)
+# As GENERAL, but what follows the last cut by content is cut where earlier captures ended.
+GROWING: Final = Profile(2, GENERAL.min_size, GENERAL.avg_size, GENERAL.max_size)
 
 
 class Cutter:

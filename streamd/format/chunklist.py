@@ -25,14 +25,18 @@ _PAGE: Final = msgspec.msgpack.Decoder(list[ContentRun])
 
 
 def paginate(
-    runs: Sequence[ContentRun], chunk_id: Callable[[bytes], bytes]
+    runs: Sequence[ContentRun], chunk_id: Callable[[bytes], bytes], *, apart: int = 0
 ) -> tuple[int, tuple[ContentRun, ...], dict[bytes, bytes]]:
-    """Return (levels, top runs, pages by id) for a content list. Levels 0: the list is short."""
+    """Return (levels, top runs, pages by id) for a content list. Levels 0: the list is short.
+
+    The last `apart` runs get a page of their own: they change more often than those before.
+    """
     pages: dict[bytes, bytes] = {}
     level, levels = list(runs), 0
     while len(level) > DIRECT_MAX:
         above: list[ContentRun] = []
-        for page in _split(level):
+        cut, apart = len(level) - apart, 0  # once: above there is one run for all of them
+        for page in [*_split(level[:cut]), *_split(level[cut:])]:
             body = msgspec.msgpack.encode(page)
             page_id = chunk_id(body)
             pages[page_id] = body

@@ -33,6 +33,7 @@ from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found
 from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin, in_order
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
+from streamd.pipeline.tails import Tails
 from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
@@ -82,6 +83,7 @@ class Pipeline:
         self._sequences: dict[Lane, int] = {}
         self._next: dict[Lane, int] = {}  # whose turn it is to be committed
         self._committed: dict[Lane, int] = {}  # how many are
+        self._tails = Tails()
         self._parked: dict[Lane, dict[int, Parked]] = {}
         self._wake = asyncio.Event()
         budget.on_wait = self._wake.set  # a live cut that is not whole yet must not hold it
@@ -243,7 +245,7 @@ class Pipeline:
     async def _read_and_seal(self, parked: Parked, entries: list[Found]) -> list[ReadResult]:
         """Read entries and seal their new chunks; the content is let go before returning."""
         job, loop = parked.job, asyncio.get_running_loop()
-        requests = [ReadRequest(entry.path, entry.stat) for entry in entries]
+        requests = [self._request(entry) for entry in entries]
         started = loop.time()
         batch = await loop.run_in_executor(self._threads, job.stream.source.read, requests)
         self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
@@ -253,13 +255,17 @@ class Pipeline:
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
         return batch.results
 
+    def _request(self, entry: Found) -> ReadRequest:
+        tail = None if entry.is_fresh else self._tails.of(entry.fid)
+        return ReadRequest(entry.path, entry.stat, tail)
+
     async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: one is read while the ones before are sealed."""
         (entry,) = job.finding.found
         loop, threads = asyncio.get_running_loop(), job.stream.slow or self._threads
         parked = Parked(job, begin(job), [])
         read_at_ns = self._clock.now_us() * 1000
-        request = ReadRequest(entry.path, entry.stat)
+        request = self._request(entry)
         large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
         pieces: list[Piece] = []
         room = asyncio.Semaphore(SEALING_MAX)  # the memory of a large file: so many pieces and one
@@ -299,7 +305,8 @@ class Pipeline:
         new_count = len(content.new_ids)
         self._observer.chunks(new_count, content.chunk_count - new_count)
         self._observer.read(job.stream.identity.name, size, stored, content.duplicate_bytes)
-        is_inline = job.lane[1] == LIVE and stored <= INLINE_BATCH_MAX and not job.finding.is_large
+        carried = sum(batch.stored_size for batch in ready.inline_data)
+        is_inline = job.lane[1] == LIVE and carried + stored <= INLINE_BATCH_MAX
         await self._send_on(parked, content, Role.DATA, ready.inline_data if is_inline else None)
         return stored
 
@@ -327,6 +334,9 @@ class Pipeline:
         """Turn results into intents of the ready finding; seal chunk-list pages."""
         ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
         others = [result.outcome for result in results if result.outcome is not Outcome.OK]
+        for entry, result in zip(entries, results, strict=True):
+            if not entry.is_fresh:
+                self._tails.saw(entry.fid, result)
         name = job.stream.identity.name
         if len(others) < len(results):
             self._observer.files(name, Outcome.OK, len(results) - len(others))

@@ -13,7 +13,7 @@ import msgspec
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.format import chunklist
-from streamd.format.chunker import GENERAL
+from streamd.format.chunker import GENERAL, GROWING
 from streamd.format.codec import Codec
 from streamd.format.frame import (
     INLINE_FRAME_TARGET,
@@ -213,7 +213,8 @@ class Sealer:
             flags |= VersionFlag.DERIVED
         if len(runs) > chunklist.DIRECT_MAX:
             long = [ContentRun(piece.id, piece.size) for piece in result.pieces]
-            levels, runs, pages = chunklist.paginate(long, self._chunk_id)
+            count = result.tail_count
+            levels, runs, pages = chunklist.paginate(long, self._chunk_id, apart=count)
             described.pages.update(pages)
         # The fields of a FileVersion, in order: the same bytes for less than half of the time.
         return _ENCODE(
@@ -232,7 +233,7 @@ class Sealer:
                 stat.rdev,
                 result.target,
                 result.xattrs,
-                GENERAL.number,
+                GROWING.number if result.tail_count else GENERAL.number,
                 levels,
                 runs,
                 b"",  # fhash

@@ -98,11 +98,22 @@ class Outcome(StrEnum):
     SQLITE_FAILED = "sqlite-failed"  # a database that could not be copied by SQLite's backup
 
 
+class Tail(NamedTuple):
+    """The last runs of a file, chunks or holes (id, size), as captured; they begin at `start`."""
+
+    start: int
+    runs: tuple[tuple[bytes | None, int], ...]
+
+
 class ReadRequest(NamedTuple):
-    """One entry to read. `expected` is what `examine` saw."""
+    """One entry to read. `expected` is what `examine` saw.
+
+    `tail` is how its end was cut the last time: what is still the same there is cut so again.
+    """
 
     path: bytes
     expected: HostStat
+    tail: Tail | None = None
 
 
 class Piece(NamedTuple):
@@ -127,6 +138,7 @@ class ReadResult:
     retries: int = 0
     content_size: int = -1  # of the content, where it is not `stat.size`
     is_derived: bool = False  # made from the file by its application's own means, see `sqlite`
+    tail_count: int = 0  # pieces at the end that were cut as `ReadRequest.tail` says
     notice: str = ""  # captured, and yet a problem; the reason in `streamd problems`
     detail: str = ""  # what to say about it in the log
 

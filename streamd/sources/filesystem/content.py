@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from streamd.sources.port import Piece
+from streamd.policy.growing import piece_sizes
+from streamd.sources.port import Piece, Tail
 
 _BLOCK: Final = 4096
 _FINE_MAX: Final = 1024 * 1024  # in files up to this size every hole of a block counts
@@ -39,6 +40,53 @@ class Chunking:
         if start < end and file_size <= self.small_file_max:
             return [Piece(self.hasher(arena[start:end]), start, end - start)]
         return self.cut(arena, start, end, final=True)
+
+    def end(
+        self, arena: memoryview, start: int, end: int, *, at: int, tail: Tail | None
+    ) -> tuple[list[Piece], int]:
+        """Return the chunks of the last run of data, which begins at `at` of the file.
+
+        And how many of them, the last ones, are not cut by content: see `policy.growing`.
+        """
+        pieces = self.cut(arena, start, end, final=True)
+        return self.follow(arena, pieces, at=at, tail=tail)
+
+    def follow(
+        self, arena: memoryview, pieces: list[Piece], *, at: int, tail: Tail | None
+    ) -> tuple[list[Piece], int]:
+        """Cut the last of `pieces`, the first of which is at `at` of the file, as `tail` does."""
+        if tail is None or not pieces:
+            return pieces, 0
+        last = pieces[-1]
+        kept = self._kept(arena, last, at + last.offset - pieces[0].offset, tail)
+        if not kept:
+            return pieces, 0
+        known, offset, ends = sum(piece.size for piece in kept), last.offset, list[Piece]()
+        by_place = {(piece.offset, piece.size): piece for piece in kept}
+        for size in piece_sizes([piece.size for piece in kept], last.size - known):
+            same = by_place.get((offset, size))
+            ends.append(same or Piece(self.hasher(arena[offset : offset + size]), offset, size))
+            offset += size
+        return ([*pieces[:-1], *ends], len(ends)) if len(ends) > 1 else (pieces, 0)
+
+    def _kept(self, arena: memoryview, last: Piece, at: int, tail: Tail) -> list[Piece]:
+        """Return the runs of `tail` that still are what the chunk at `at` of the file begins with.
+
+        Empty if none of them began there.
+        """
+        kept: list[Piece] = []
+        place, offset, end = tail.start, last.offset, last.offset + last.size
+        for chunk_id, size in tail.runs:
+            if place >= at:
+                is_next = chunk_id is not None and place == at + offset - last.offset
+                if not is_next or offset + size > end:
+                    break
+                if self.hasher(arena[offset : offset + size]) != chunk_id:
+                    break
+                kept.append(Piece(chunk_id, offset, size))
+                offset += size
+            place += size
+        return kept
 
     def cut(self, arena: memoryview, start: int, end: int, *, final: bool) -> list[Piece]:
         """Return the chunks between `start` and `end`; without the unfinished one if not final."""

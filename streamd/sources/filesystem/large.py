@@ -63,6 +63,7 @@ class LargeFile:
         self._extents: Iterator[Extent] = iter(())
         self._extent = Extent(0, 0, hole=False)
         self._done = 0  # bytes of the file accounted for, the tail included
+        self._tail_count = 0  # chunks at the end that are not cut by content
         self._fd = -1
         self._failure: ReadResult | None = None
         try:
@@ -166,7 +167,12 @@ class LargeFile:
         pieces: list[Piece] = []
         while len(pieces) < _PIECES_MAX:
             if not self._extent.size and not self._next_extent():
-                return arena[:used], pieces + self._chunking.cut(arena, start, used, final=True)
+                at, tail = self._done - (used - start), self._request.tail
+                ends, count = self._chunking.end(arena, start, used, at=at, tail=tail)
+                self._tail_count = (
+                    count or self._tail_count
+                )  # at the end there is nothing once more
+                return arena[:used], pieces + ends
             if self._extent.hole:
                 pieces += self._chunking.cut(arena, start, used, final=True)
                 pieces.append(Piece(None, used, self._extent.size))
@@ -252,6 +258,7 @@ class LargeFile:
             btime_ns=native.BirthClock().of(self._live),
             content_size=self._done,
             is_derived=self._is_derived,
+            tail_count=self._tail_count,
         )
 
     def close(self) -> None:

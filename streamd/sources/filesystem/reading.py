@@ -20,7 +20,7 @@ from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.postgres import RUNNING, is_running
 from streamd.sources.filesystem.scope import TreeScope, split
 from streamd.sources.filesystem.sqlite import SqliteCopier, SqliteFailed
-from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadResult
+from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadResult, Tail
 
 SLACK: Final = 64 * 1024  # room for files that grew since they were examined
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -276,7 +276,7 @@ class BatchReader:
         finally:
             os.close(fd)
         loaded = self._clock.monotonic()
-        result.pieces = self._chunk(runs)
+        result.pieces, result.tail_count = self._chunk(runs, request.tail)
         self._read_seconds += loaded - began
         self._hash_seconds += self._clock.monotonic() - loaded
         return result
@@ -393,7 +393,8 @@ class BatchReader:
         self._used += count
         return Piece(b"", start, count)
 
-    def _chunk(self, runs: list[Piece]) -> list[Piece]:
+    def _chunk(self, runs: list[Piece], tail: Tail | None) -> tuple[list[Piece], int]:
+        """Return the chunks and holes of a file, and how many at the end follow `tail`."""
         file_size = sum(run.size for run in runs)
         pieces: list[Piece] = []
         for run in runs:
@@ -401,8 +402,14 @@ class BatchReader:
                 pieces.append(run)
             else:
                 end = run.offset + run.size
-                pieces += self._chunking.pieces(self._arena, run.offset, end, file_size=file_size)
-        return pieces
+                cut = self._chunking.pieces(self._arena, run.offset, end, file_size=file_size)
+                if run is not runs[-1]:
+                    pieces += cut
+                    continue
+                at = file_size - run.size
+                ends, count = self._chunking.follow(self._arena, cut, at=at, tail=tail)
+                return pieces + ends, count
+        return pieces, 0
 
     def _read_directory(self, request: ReadRequest, name: bytes) -> ReadResult:
         fd = open_file(name, self._directory_fd, flags=_OPEN_FLAGS | os.O_DIRECTORY)

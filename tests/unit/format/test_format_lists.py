@@ -8,7 +8,7 @@ from streamd.errors import VaultDamaged
 from streamd.format import checkpoint, chunklist
 from streamd.format.checkpoint import split_pages
 from streamd.format.chunker import GENERAL, SMALL_FILE_MAX, Cutter
-from streamd.format.chunklist import DIRECT_MAX, paginate
+from streamd.format.chunklist import DIRECT_MAX, decode_page, paginate
 from streamd.model.entry import ContentRun
 
 CHUNK_ID = key_chain().domain_keys.chunk_id
@@ -94,3 +94,13 @@ def test_a_tail_that_may_still_grow_is_left_out() -> None:
 def test_a_chunk_of_the_largest_size_is_cut_although_it_ends_the_buffer() -> None:
     zeros = memoryview(bytes(GENERAL.max_size))
     assert Cutter(0).cut(zeros, final=False) == [GENERAL.max_size]
+
+
+def test_the_last_runs_may_have_a_page_of_their_own() -> None:
+    runs = [ContentRun(bytes([1]) * 32, 9) for _ in range(100)]
+    ends = [ContentRun(bytes([number]) * 32, 1) for number in range(2, 7)]
+    levels, top, pages = paginate([*runs, *ends], CHUNK_ID, apart=5)
+    other = paginate([*runs, *ends[:3]], CHUNK_ID, apart=3)
+    assert levels == other[0] == 1
+    assert top[:-1] == other[1][:-1], "what comes before is not written again"
+    assert decode_page(pages[top[-1].id]) == ends

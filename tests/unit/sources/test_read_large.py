@@ -3,13 +3,14 @@
 import os
 import random
 
+import pytest
 from blake3 import blake3
 
 from streamd.effects import SystemClock
 from streamd.format.chunker import GENERAL, Cutter
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
-from streamd.sources.port import Outcome
+from streamd.sources.port import Outcome, Tail
 
 
 def read_all(source, request, contents, *, between=lambda: None):
@@ -157,3 +158,35 @@ def test_another_file_under_the_name_is_not_read(tree):
     large = tree.source().open_large(request)
     assert large.next() is None
     assert large.finish().outcome is Outcome.TYPE_CHANGED
+
+
+@pytest.mark.parametrize("how", ["large", "batch", "small"])
+def test_the_end_of_a_file_that_grew_is_cut_where_it_ended_before(tree, contents, how):
+    source = tree.source(small_file_max=0 if how != "small" else 64 * 1024)
+
+    def captured(tail):
+        request = tree.request()._replace(tail=tail)
+        if how == "large":
+            data, pieces, result = read_all(source, request, contents)
+            return data, pieces, result.tail_count
+        batch = source.read([request])
+        pieces = batch.results[0].pieces
+        return contents(batch.arena, pieces), pieces, batch.results[0].tail_count
+
+    first = b"" if how == "small" else b"a" * 5000 + b"\xff"
+    (tree.root / "f").write_bytes(first + b"b" * 3000)
+    _, before, count = captured(None)
+    assert count == 0
+    tail = Tail(0, tuple((piece.id, piece.size) for piece in before))
+    with (tree.root / "f").open("ab") as file:
+        file.write(b"one more line\n")
+    data, after, count = captured(tail)
+    assert data == first + b"b" * 3000 + b"one more line\n"
+    assert [piece.id for piece in after[:-1]] == [piece.id for piece in before]
+    assert (after[-1].size, count) == (14, 2)
+    with (tree.root / "f").open("r+b") as file:  # and what changed before the end is found
+        file.seek(len(first) + 10)
+        file.write(b"other")
+    data, changed, count = captured(tail)
+    assert data[len(first) + 10 :].startswith(b"other")
+    assert (changed[-1].size, count) == (3014, 0)
