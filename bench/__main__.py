@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench import azurite_row, daemon, datasets, growth, plot, startup, tls_row
+from bench import adaptive, azurite_row, daemon, datasets, growth, plot, startup, tls_row
 from bench.datasets import Dataset
 from bench.figures import Figure, Measure, Place
 from bench.measure import Cost, warm
@@ -50,6 +50,7 @@ LONG_ROWS: dict[str, Measure] = {  # not with --quick, unless --growth
     "GROWTH-CHUNKS": growth.chunks,
     "GROWTH-VERSIONS": growth.versions,
 }
+FULL_ROWS: dict[str, Measure] = {"COMPRESSION": adaptive.measure}  # not with --quick
 ON_DEMAND_ROWS: dict[str, Measure] = {"IDLE": daemon.idle}  # TREE-SIZE has it too
 OUT = Path(__file__).parent / "out"
 
@@ -66,6 +67,8 @@ def main() -> int:
     for data in datas:
         _compare(data, kinds, only, options, report)
     _other_rows(LATE_ROWS, only, options, report)
+    if only or not options.quick:
+        _other_rows(FULL_ROWS, only, options, report)
     if only or options.growth or not (options.quick or options.table):
         _other_rows(LONG_ROWS, only, options, report)
     if only:
@@ -110,7 +113,7 @@ def _other_rows(
                 report.figures.append(figure)
                 _say(figure)
         except Exception as error:
-            report.failures.append(f"{name}: {error}")
+            report.failures.append(f"{name}: {str(error).strip().splitlines()[-1]}")
             print(f"{name} failed: {error}", file=sys.stderr)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -140,7 +143,7 @@ def _compare(
             done = [sample for sample in report.samples if sample.dataset == data.name]
             print(render(rows(done)), file=sys.stderr)
     except Exception as error:
-        report.failures.append(f"{data.name}: {error}")
+        report.failures.append(f"{data.name}: {str(error).strip().splitlines()[-1]}")
         print(f"{data.name} failed: {error}", file=sys.stderr)
     report.took[data.name] = time.monotonic() - began
 
@@ -202,7 +205,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only", action="append", default=[], metavar="ROW",
         help=f"a dataset ({', '.join(DATASETS)}), a work ({', '.join(WORKS)}) or a row"
-        f" ({', '.join([*EARLY_ROWS, *LATE_ROWS, *LONG_ROWS, *ON_DEMAND_ROWS])}); repeatable",
+        f" ({', '.join([*EARLY_ROWS, *LATE_ROWS, *FULL_ROWS, *LONG_ROWS, *ON_DEMAND_ROWS])}); repeatable",
     )  # fmt: skip
     parser.add_argument("--tool", action="append", default=[], help="repeatable; default all")
     parser.add_argument(

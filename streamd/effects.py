@@ -38,6 +38,11 @@ class SystemClock:
         return time.monotonic()
 
 
+def work_seconds() -> tuple[float, float]:
+    """Return a time that only grows, and the processor time of this thread: what work has taken."""
+    return time.perf_counter(), time.thread_time()
+
+
 class SystemEntropy:
     """The operating system's random generator."""
 

@@ -22,6 +22,7 @@ from streamd.catalog.db import Catalog, CatalogDamaged, check_pages, get_bytes, 
 from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
+from streamd.daemon.adapting import LOOK_SECONDS, Adapting
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
@@ -93,6 +94,7 @@ class Host:
     traffic: Traffic
     spool: Spool | None  # the store in front of a container
     copy: LocalCopy | None
+    adapting: Adapting
     was_clean: bool = False  # the last daemon stopped in good order
 
     async def protection(self, name: str, source: SourceConfig, *, now: bool = False) -> Protection:
@@ -203,23 +205,32 @@ async def _assemble(  # noqa: PLR0917 - the parts
     await catalog.write(dirty.release_all)
     index = DedupIndex(catalog.open_reader)
     names = OwnerNames(clock)
-    compression = CompressionChoice(config.pipeline.compression)
+    compression = CompressionChoice(config.pipeline.compression, threads=THREADS)
+    adapting = Adapting(
+        catalog=catalog,
+        clock=clock,
+        meters=meters,
+        sending=sending,
+        governor=None if stores.uplink is None else stores.uplink.governor,
+        memory_limit_bytes=config.pipeline.memory_limit_bytes,
+        compression=compression,
+    )
     view = ConfigView(config)
     spool, copy = open_spool(view, stores, catalog, clock, meters)
     pipeline = Pipeline(
         catalog=catalog,
         journal=journal,
         store=RetryingBlobStore(spool or stores.local, Backoff(cap_seconds=10), clock, entropy),
-        sealer=Sealer(writer, index, compression.now, names.user, names.group),
+        sealer=Sealer(writer, index, compression.now, names.user, names.group, compression.sealed),
         index=index,
-        packer=lambda publish: Packer(writer, publish, threads),
+        packer=lambda publish: Packer(writer, publish, threads, adapting.pack_bytes),
         budget=Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE)),
         threads=threads,
         clock=clock,
         observer=meters,
     )
     uploader = _uploader(config, stores, catalog, pipeline, meters, clock)
-    compression.pile_bytes = lambda: pipeline.backlog_bytes
+    adapting.connect(pipeline)
     traffic = Traffic(catalog, clock, sending, uploader)
     connect(spool, copy, view, traffic, uploader, meters)
     return Host(
@@ -243,6 +254,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         traffic=traffic,
         spool=spool,
         copy=copy,
+        adapting=adapting,
     )
 
 
@@ -382,7 +394,5 @@ async def watch_state(host: Host, protections: dict[str, Protection]) -> None:
         for protection in list(protections.values()):
             await protection.refresh()
         host.meters.queues(host.pipeline, host.pipeline.budget)
-        pending, pending_bytes = await host.catalog.read(objects.backlog)
-        host.pipeline.backlog_bytes = pending_bytes
-        host.meters.backlog(pending, pending_bytes)
-        await asyncio.sleep(0.5)
+        await host.adapting.look()
+        await asyncio.sleep(LOOK_SECONDS)

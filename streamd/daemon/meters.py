@@ -31,6 +31,7 @@ class Meters(UplinkMeters):
         self.has_remote = True
         self._last_failure = ""
         self._blocked: dict[str, float] = {}
+        self._compressed: dict[str, int] = {}
 
     # -- pipeline --------------------------------------------------------------------------------
 
@@ -90,6 +91,18 @@ class Meters(UplinkMeters):
         """So much is durable here and not yet in the vault of record."""
         self.metrics.upload_pending_objects.set(count)
         self.metrics.upload_pending_bytes.set(size)
+
+    def adapted(
+        self, compressed: Mapping[str, int], pack_bytes: int, uplink_bytes_per_second: float
+    ) -> None:
+        """What compression and packs were fitted to what is short."""
+        metrics = self.metrics
+        for setting, size in list(compressed.items()):
+            before = self._compressed.get(setting, 0)
+            metrics.compressed_bytes_total.labels(setting).inc(size - before)
+            self._compressed[setting] = size
+        metrics.pack_target_bytes.set(pack_bytes)
+        metrics.uplink_bytes_per_second.set(uplink_bytes_per_second)
 
     def traffic(self, allowed: Allowance) -> None:
         """What may be sent to the container changed, or was looked at again."""

@@ -68,6 +68,7 @@ async def capture(
             if host.uploader is not None:
                 helpers.append(group.create_task(host.uploader.run(), name="upload"))
                 helpers.append(group.create_task(host.traffic.run(), name="traffic"))
+                helpers.append(group.create_task(host.adapting.run(), name="adapting"))
             async with asyncio.TaskGroup() as capturing:
                 capturing.create_task(host.pipeline.run(), name="pipeline")
                 capturing.create_task(_run(host, protections, marks), name="capture")

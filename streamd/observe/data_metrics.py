@@ -44,6 +44,19 @@ class DataMetrics(MetricSet):
             **step,
         )
 
+        self.compressed_bytes_total = self._counter(
+            "compressed_bytes_total",
+            "Plain bytes compressed, by how: `auto` chooses by what is short.",
+            ("compression",),
+        )
+        self.pack_target_bytes = self._gauge(
+            "pack_target_bytes", "How large a pack is filled: it follows the uplink."
+        )
+        self.uplink_bytes_per_second = self._gauge(
+            "uplink_bytes_per_second",
+            "What the uplink took lately while something waited for it; 0 when none did yet.",
+        )
+
     def _declare_data(self) -> None:
         self.source_bytes_total = self._counter(
             "source_bytes_total", "Bytes read from protected files.", (_SOURCE,)

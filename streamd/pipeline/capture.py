@@ -74,6 +74,7 @@ class Pipeline:
         self._clock = clock
         self._observer = observer
         self.budget = budget
+        self.sealing_count = 0  # batches, and pieces of large files, that are sealed or wait for it
         self.backlog_bytes = 0  # durable here, not yet in the vault of record; told from outside
         self.on_durable: Callable[[], None] = lambda: None  # something new is in the local vault
         self.packer = packer(self._publish_pack)
@@ -297,9 +298,13 @@ class Pipeline:
         """Seal the new chunks among `pieces` and send them on; returns the bytes they take."""
         job, ready, loop = parked.job, parked.ready, asyncio.get_running_loop()
         started = loop.time()
-        content = await loop.run_in_executor(
-            self._threads, self._sealer.seal_pieces, arena, pieces, job.lane, job.sequence
-        )
+        self.sealing_count += 1
+        try:
+            content = await loop.run_in_executor(
+                self._threads, self._sealer.seal_pieces, arena, pieces, job.lane, job.sequence
+            )
+        finally:
+            self.sealing_count -= 1
         stored = content.data.stored_size if content.data is not None else 0
         self._observer.step("seal", loop.time() - started, size, stored)
         new_count = len(content.new_ids)

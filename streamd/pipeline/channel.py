@@ -46,6 +46,11 @@ class Channel(Generic[T]):
         """Bytes waiting."""
         return sum(self._bytes)
 
+    def fullness(self, lane: int) -> float:
+        """Return how full a lane is, from 0 to 1: by items or by bytes, whichever is more."""
+        by_items = len(self._lanes[lane]) / self.items_max
+        return min(1.0, max(by_items, self._bytes[lane] / self.bytes_max))
+
     def _has_room(self, lane: int, size: int) -> bool:
         waiting = self._lanes[lane]
         return not waiting or (

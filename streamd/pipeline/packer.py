@@ -14,9 +14,10 @@ from streamd.format.frame import SealedBatch
 from streamd.format.keys import Role
 from streamd.format.pack import EncodedObject
 from streamd.pipeline.channel import Channel, Closed
+from streamd.policy.effort import PACK_BYTES, PACK_BYTES_MAX
 from streamd.vault.writer import VaultWriter
 
-PACK_TARGET: Final = 16 * 1024 * 1024
+PACK_TARGET: Final = PACK_BYTES
 META_PACK_TARGET: Final = 8 * 1024 * 1024
 LINGER_SECONDS: Final = 1.0  # an open pack waits no longer for more frames
 IN_FLIGHT_MAX: Final = 2
@@ -38,17 +39,17 @@ class Packer:
         writer: VaultWriter,
         publish: Callable[[EncodedObject], Awaitable[int]],
         threads: Executor,
-        target_bytes: int = PACK_TARGET,
+        target_bytes: Callable[[], int] | int = PACK_TARGET,
     ) -> None:
         self._writer = writer
         self._threads = threads
         self._publish = publish
-        self._targets = {Role.DATA: target_bytes, Role.META: META_PACK_TARGET}
+        self._target_bytes = target_bytes if callable(target_bytes) else lambda: target_bytes
         self._open: dict[Role, _OpenPack] = {}
         self._overdue: set[Role] = set()
         self._wake = asyncio.Event()
         self.full: Channel[_OpenPack] = Channel(
-            "pack", items_max=IN_FLIGHT_MAX, bytes_max=IN_FLIGHT_MAX * 2 * target_bytes
+            "pack", items_max=IN_FLIGHT_MAX, bytes_max=IN_FLIGHT_MAX * PACK_BYTES_MAX
         )
 
     async def add(self, batch: SealedBatch, role: Role) -> "asyncio.Future[int]":
@@ -60,7 +61,7 @@ class Packer:
             loop.call_later(LINGER_SECONDS, self._linger_over, pack)
         pack.batches.append(batch)
         pack.size_bytes += batch.stored_size
-        if pack.size_bytes >= self._targets[role]:
+        if pack.size_bytes >= (META_PACK_TARGET if role is Role.META else self._target_bytes()):
             del self._open[role]
             await self.full.send(pack, pack.size_bytes)
         return pack.durable

@@ -6,12 +6,13 @@ batch, and everything heavy in it (compression, encryption, hashing) releases th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import Intent
+from streamd.effects import work_seconds
 from streamd.format import chunklist
 from streamd.format.chunker import GENERAL, GROWING
 from streamd.format.codec import Codec
@@ -44,6 +45,20 @@ class Compression:
 
     codec: Codec
     level: int
+
+
+class Effect(NamedTuple):
+    """What sealing one frame did."""
+
+    how: Compression
+    plain_bytes: int
+    stored_bytes: int
+    seconds: float
+    cpu_seconds: float
+
+
+def unnoticed(_: Effect) -> None:
+    """Learn nothing from what a frame took."""
 
 
 @dataclass(slots=True)
@@ -81,12 +96,14 @@ class Sealer:
         compression: Callable[[], Compression],
         user_name: Callable[[int], bytes],
         group_name: Callable[[int], bytes],
+        sealed: Callable[[Effect], None] = unnoticed,
     ) -> None:
         self._writer = writer
         self._index = index
         self._compression = compression
         self._user_name = user_name
         self._group_name = group_name
+        self._sealed = sealed
         self._chunk_id = writer.vault.keys.domain_keys.chunk_id
 
     # -- content ---------------------------------------------------------------------------------
@@ -127,7 +144,10 @@ class Sealer:
             plain = b"".join([arena[p.offset : p.offset + p.size] for p in group])
         ids = b"".join([piece.id for piece in group if piece.id is not None])
         how = self._compression()
-        sealer.seal(plain, ids, sizes, codec=how.codec, level=how.level)
+        began, cpu_began = work_seconds()
+        frame = sealer.seal(plain, ids, sizes, codec=how.codec, level=how.level)
+        ended, cpu_ended = work_seconds()
+        self._sealed(Effect(how, len(plain), len(frame.data), ended - began, cpu_ended - cpu_began))
 
     def seal_pages(self, pages: dict[bytes, bytes], lane: Lane, sequence: int) -> SealedContent:
         """Seal chunk-list pages that the vault does not have, as META frames."""

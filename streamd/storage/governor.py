@@ -26,9 +26,10 @@ from streamd.errors import (
 )
 from streamd.policy.backoff import fraction_of
 from streamd.policy.circuit import Cause, Circuit
-from streamd.policy.window import Window
+from streamd.policy.window import SMALLEST_BYTES, Window
 
 _TOKEN_BYTES: Final = 8
+_ROUND_TRIP_SHARE: Final = 0.2  # of a new measurement
 _WRITES: Final = "put"
 _CAUSES: Final[tuple[tuple[type[StreamdError], Cause], ...]] = (
     (StorageThrottled, "throttled"),
@@ -85,6 +86,7 @@ class Governor:
         self._window = Window(limit_max=limit_max, limit=min(4, limit_max))
         self._error: StreamdError | None = None
         self._in_flight = 0
+        self.round_trip_seconds = 0.0  # of small requests lately; 0: there were none
         self._changed = asyncio.Event()
 
     @property
@@ -146,6 +148,9 @@ class Governor:
                 raise
             self._went_well(probes=probes)
             now = self._clock.monotonic()
+            if size_bytes < SMALLEST_BYTES:
+                known = self.round_trip_seconds or now - began
+                self.round_trip_seconds = known + (now - began - known) * _ROUND_TRIP_SHARE
             self._steer(
                 self._window.after(
                     size_bytes=size_bytes, seconds=now - began, now=now, held_up=held_up

@@ -23,6 +23,7 @@ class ByteRate:
         self._rate = bytes_per_second
         self._debt_bytes = 0.0
         self._settled_at = clock.monotonic()
+        self.moved_bytes = 0  # so far, with a limit or without
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -51,6 +52,7 @@ class ByteRate:
         """Note that `size_bytes` were moved without asking, because nobody knew how many."""
         self._settle()
         self._debt_bytes += size_bytes
+        self.moved_bytes += size_bytes
 
     def _wait_seconds(self) -> float | None:
         """Return how long the debt lasts; None if forever, as nothing may pass."""

@@ -3,7 +3,6 @@
 import itertools
 import random
 import sqlite3
-from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -19,17 +18,11 @@ from streamd.format.frame import INLINE_FRAME_TARGET, PACK_FRAME_TARGET
 from streamd.model.entry import EntryType, FileVersion, VersionFlag
 from streamd.model.host import HostStat
 from streamd.pipeline.channel import BULK, LIVE
-from streamd.pipeline.compression import (
-    BALANCED,
-    PILE_STRONG,
-    PILE_STRONGEST,
-    STRONG,
-    STRONGEST,
-    CompressionChoice,
-)
+from streamd.pipeline.compression import SETTINGS, CompressionChoice, name_of
 from streamd.pipeline.dedup import DedupIndex
 from streamd.pipeline.findings import Found
-from streamd.pipeline.seal import Sealer
+from streamd.pipeline.seal import Effect, Sealer
+from streamd.policy.effort import COST, Effort, Signals
 from streamd.sources.port import Outcome, Piece, ReadResult
 
 READ_AT_NS = 1_000_000_000_000_000
@@ -269,14 +262,67 @@ def test_what_cannot_be_read_is_a_trouble(sealer, outcome) -> None:
 # -- compression -----------------------------------------------------------------------------------
 
 
-def test_automatic_compression_follows_the_pile() -> None:
-    pile = SimpleNamespace(bytes=0)
-    choice = CompressionChoice("auto", lambda: pile.bytes)
-    levels = []
-    for size in (0, PILE_STRONG - 1, PILE_STRONG, PILE_STRONGEST, 0):
-        pile.bytes = size
-        levels.append(choice.now())
-    assert levels == [BALANCED, BALANCED, STRONG, STRONGEST, BALANCED]
+SLOW_LINE = Signals(pile_bytes=100_000_000, uplink_bytes_per_second=1e6)
+
+
+def effect(choice: CompressionChoice, *, cpu: float = 0.004, of: float = 0.004) -> Effect:
+    return Effect(choice.now(), 1 << 20, 400_000, of, cpu)
+
+
+def test_automatic_compression_is_balanced_before_anything_is_known() -> None:
+    assert CompressionChoice("auto").now() == SETTINGS[Effort.BALANCED]
+
+
+def test_automatic_compression_is_strong_while_a_slow_line_has_work() -> None:
+    choice = CompressionChoice("auto")
+    choice.sealed(effect(choice))
+    choice.queues = lambda: SLOW_LINE
+    assert choice.now() == SETTINGS[Effort.STRONGEST]
+    choice.queues = Signals
+    assert choice.now() == SETTINGS[Effort.BALANCED]
+
+
+def test_automatic_compression_is_fast_while_others_have_the_processors() -> None:
+    choice = CompressionChoice("auto", lambda: Signals(waiting=1.0), threads=1)
+    for _ in range(20):
+        choice.sealed(effect(choice))
+    assert choice.now() == SETTINGS[Effort.BALANCED]
+    for _ in range(20):
+        choice.sealed(effect(choice, of=0.04))
+    assert choice.now() == SETTINGS[Effort.FAST]
+    for _ in range(20):
+        choice.sealed(effect(choice))
+    assert choice.now() == SETTINGS[Effort.BALANCED]
+
+
+def test_what_compressing_costs_is_known_whatever_was_used() -> None:
+    choice = CompressionChoice("auto")
+    for effort in (Effort.FAST, Effort.STRONG):
+        seconds = 0.004 * COST[effort]
+        for _ in range(20):
+            choice.sealed(Effect(SETTINGS[effort], 1 << 20, 1 << 19, seconds, seconds))
+        assert choice.measured.seconds_per_byte == pytest.approx(0.004 / (1 << 20))
+    assert choice.measured.ratio == pytest.approx(0.5)
+
+
+def test_what_was_compressed_is_counted_by_setting() -> None:
+    choice = CompressionChoice("zstd:7")
+    choice.sealed(effect(choice))
+    for other, name in (("lz4", "lz4"), ("none", "none")):
+        assert name_of(CompressionChoice(other).now()) == name
+    assert choice.bytes_by_setting == {"zstd:7": 1 << 20}
+
+
+def test_the_sealer_tells_what_a_frame_took(index, builder) -> None:
+    told: list[Effect] = []
+    choice = CompressionChoice("zstd:1")
+    sealer = Sealer(builder.writer, index, choice.now, bytes, bytes, told.append)
+    arena, pieces = arena_of(builder, [b"a" * 100_000, b"b" * 100_000])
+    content = sealer.seal_pieces(arena, pieces, (1, BULK), 0)
+    assert [(one.how, one.plain_bytes) for one in told] == [(choice.now(), 200_000)]
+    assert told[0].stored_bytes == content.data.stored_size
+    assert told[0].seconds > 0
+    assert 0 <= told[0].cpu_seconds < 10
 
 
 @pytest.mark.parametrize(
@@ -284,7 +330,7 @@ def test_automatic_compression_follows_the_pile() -> None:
     [("none", Codec.RAW, 0), ("lz4", Codec.LZ4, 0), ("zstd:1", Codec.ZSTD, 1), ("zstd:19", Codec.ZSTD, 19)],
 )  # fmt: skip
 def test_a_fixed_compression_stays(setting, codec, level) -> None:
-    now = CompressionChoice(setting, lambda: PILE_STRONGEST).now()
+    now = CompressionChoice(setting, lambda: SLOW_LINE).now()
     assert (now.codec, now.level) == (codec, level)
 
 
