@@ -342,7 +342,8 @@ class PipelineConfig(Table):
     )
     compression: Annotated[str, AfterValidator(fields.compression)] = Field(
         default="auto",
-        description="`auto` (lz4 while processors are short, zstd 3 to 9 while the uplink is, zstd 1 otherwise), `lz4`, `zstd:1` … `zstd:19`, or `none`.",
+        description="`auto` (lz4 while processors are short, zstd 3 to 9 while the uplink is, else"
+        " zstd 1), `lz4`, `zstd:1` … `zstd:19`, or `none`.",
     )
 
 
