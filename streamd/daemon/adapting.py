@@ -43,7 +43,7 @@ class Adapting:
         self._sending = sending
         self._governor = governor
         self._limit_bytes = memory_limit_bytes // _PACKS_IN_LIMIT
-        self._compression = compression
+        self.compression = compression
         self._pipeline: Pipeline | None = None
         self._seen: tuple[float, int] | None = None  # when, and bytes sent until then
         self.uplink_bytes_per_second = 0.0
@@ -51,7 +51,7 @@ class Adapting:
     def connect(self, pipeline: Pipeline) -> None:
         """Look at the queues of `pipeline` from now on."""
         self._pipeline = pipeline
-        self._compression.queues = self.queues
+        self.compression.queues = self.queues
 
     def queues(self) -> Signals:
         """Return how full everything is. Called by the threads that seal."""
@@ -91,7 +91,7 @@ class Adapting:
             known = self.uplink_bytes_per_second
             self.uplink_bytes_per_second = known + _SHARE * (rate - known) if known else rate
         self._meters.adapted(
-            self._compression.bytes_by_setting, self.pack_bytes(), self.uplink_bytes_per_second
+            self.compression.bytes_by_setting, self.pack_bytes(), self.uplink_bytes_per_second
         )
 
     async def run(self) -> None:

@@ -205,16 +205,8 @@ async def _assemble(  # noqa: PLR0917 - the parts
     await catalog.write(dirty.release_all)
     index = DedupIndex(catalog.open_reader)
     names = OwnerNames(clock)
-    compression = CompressionChoice(config.pipeline.compression, threads=THREADS)
-    adapting = Adapting(
-        catalog=catalog,
-        clock=clock,
-        meters=meters,
-        sending=sending,
-        governor=None if stores.uplink is None else stores.uplink.governor,
-        memory_limit_bytes=config.pipeline.memory_limit_bytes,
-        compression=compression,
-    )
+    adapting = _adapting(config, stores, catalog, clock, meters, sending)
+    compression = adapting.compression
     view = ConfigView(config)
     spool, copy = open_spool(view, stores, catalog, clock, meters)
     pipeline = Pipeline(
@@ -255,6 +247,25 @@ async def _assemble(  # noqa: PLR0917 - the parts
         spool=spool,
         copy=copy,
         adapting=adapting,
+    )
+
+
+def _adapting(
+    config: Config,
+    stores: Stores,
+    catalog: Catalog,
+    clock: Clock,
+    meters: Meters,
+    sending: ByteRate,
+) -> Adapting:
+    return Adapting(
+        catalog=catalog,
+        clock=clock,
+        meters=meters,
+        sending=sending,
+        governor=None if stores.uplink is None else stores.uplink.governor,
+        memory_limit_bytes=config.pipeline.memory_limit_bytes,
+        compression=CompressionChoice(config.pipeline.compression, threads=THREADS),
     )
 
 
