@@ -204,16 +204,14 @@ async def _assemble(  # noqa: PLR0917 - the parts
     await _finish_puts(catalog, journal, stores)
     await catalog.write(dirty.release_all)
     index = DedupIndex(catalog.open_reader)
-    names = OwnerNames(clock)
     adapting = _adapting(config, stores, catalog, clock, meters, sending)
-    compression = adapting.compression
     view = ConfigView(config)
     spool, copy = open_spool(view, stores, catalog, clock, meters)
     pipeline = Pipeline(
         catalog=catalog,
         journal=journal,
         store=RetryingBlobStore(spool or stores.local, Backoff(cap_seconds=10), clock, entropy),
-        sealer=Sealer(writer, index, compression.now, names.user, names.group, compression.sealed),
+        sealer=_sealer(writer, index, adapting.compression, OwnerNames(clock)),
         index=index,
         packer=lambda publish: Packer(writer, publish, threads, adapting.pack_bytes),
         budget=Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE)),
@@ -248,6 +246,12 @@ async def _assemble(  # noqa: PLR0917 - the parts
         copy=copy,
         adapting=adapting,
     )
+
+
+def _sealer(
+    writer: VaultWriter, index: DedupIndex, how: CompressionChoice, names: OwnerNames
+) -> Sealer:
+    return Sealer(writer, index, how.now, names.user, names.group, how.sealed)
 
 
 def _adapting(
