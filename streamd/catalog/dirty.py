@@ -192,9 +192,8 @@ def set_problem(connection: sqlite3.Connection, source: int, problem: Problem) -
 
 
 def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[bytes]) -> None:
-    """Forget the problems of entries that were captured well."""
-    some = "SELECT 1 FROM problem WHERE source = ? LIMIT 1"
-    if connection.execute(some, (source,)).fetchone() is None:
+    """Forget the problems of entries that were captured well, or are gone."""
+    if not _has_problems(connection, source):
         return  # as nearly always: then there is nothing to look up for each entry
     connection.executemany(
         "DELETE FROM problem WHERE source = ? AND path = ?", [(source, path) for path in paths]
@@ -209,11 +208,18 @@ def clear_reason(connection: sqlite3.Connection, source: int, reason: str) -> No
 def clear_problems_below(
     connection: sqlite3.Connection, source: int, paths: Iterable[bytes]
 ) -> None:
-    """Forget the problems of entries that are gone, and of all that was below them."""
+    """Forget the problems of all that was below entries that are gone, or are no directories."""
+    if not _has_problems(connection, source):
+        return
     connection.executemany(
-        "DELETE FROM problem WHERE source = ?1 AND (path = ?2 OR (path > ?3 AND path < ?4))",
-        [(source, path, path + b"/", path + b"0") for path in paths],  # "0" comes after "/"
+        "DELETE FROM problem WHERE source = ? AND path > ? AND path < ?",
+        [(source, path + b"/", path + b"0") for path in paths],  # "0" comes after "/"
     )
+
+
+def _has_problems(connection: sqlite3.Connection, source: int) -> bool:
+    some = "SELECT 1 FROM problem WHERE source = ? LIMIT 1"
+    return connection.execute(some, (source,)).fetchone() is not None
 
 
 def problems(connection: sqlite3.Connection, source: int, limit: int = 10_000) -> list[Problem]:

@@ -67,13 +67,14 @@ class Intent(NamedTuple):
 
 
 class TreeWriter:
-    """Turns intentions into records, inside one transaction."""
+    """Turns intentions into records, inside one transaction: `apply`, `remove`, then `finish`."""
 
     def __init__(self, connection: sqlite3.Connection, state: SourceState) -> None:
         self._connection = connection
         self._state = state
         self.dropped: list[Intent] = []  # not (wholly) recorded: their place needs another look
-        self._nameless: set[int] = set()  # lost their last name; may get another in this call
+        self._nameless: set[int] = set()  # lost their last name; may get another until `finish`
+        self._buried: set[tuple[int, bytes]] | None = None  # what was below those that got none
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -129,6 +130,8 @@ class TreeWriter:
 
     def _drop_entry(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
         self._connection.execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
+        if self._buried is not None:
+            self._buried.add((parent, name))
         old = msgspec.msgpack.encode(Dirent(fid, entry_type))
         self._delete(dirent_key(self._public(parent), name), old)
 
@@ -148,16 +151,28 @@ class TreeWriter:
     # -- setting ---------------------------------------------------------------------------------
 
     def apply(self, intents: Sequence[Intent]) -> None:
-        """Record every intention, in order. Those without a place go to `dropped`.
-
-        What another file replaces is removed only in the end: an exchange gives it a new name.
-        """
+        """Record every intention, in order. Those without a place go to `dropped`."""
         rest = list(intents)
         while rest:
             rest = self._apply_run(rest)
+
+    def take_dropped(self) -> list[Intent]:
+        """Return what was dropped since this was last asked."""
+        dropped, self.dropped = self.dropped, []
+        return dropped
+
+    def finish(self) -> set[tuple[int, bytes]]:
+        """Remove what was replaced and got no other name; return what went with it, by place.
+
+        Only in the end of all that is recorded at this instant: an exchange, a move to a place that
+        was looked at later, gives a replaced file its new name.
+        """
+        buried = self._buried = set()
         for fid in sorted(self._nameless):
             self._bury(fid)
         self._nameless.clear()
+        self._buried = None
+        return buried
 
     def _bury(self, fid: int) -> None:
         """Remove a file that is left without a name, and everything below it."""

@@ -103,7 +103,7 @@ class Cutting:
             if not doubt or cut.is_broken or is_late:
                 return survey, doubt
             self._meters.pass_again(self._name)
-            begun.add([*cut.slipped(), *survey.trail.deferred])
+            begun.add([*cut.slipped(), *cut.unread(), *survey.trail.deferred])
             cut.void(lambda parked: surveying.stream.in_flight.settle(parked.ready.settled))
             begun.begin(await self._noticing.barrier())
             begun.pick(await surveying.pick(begun.number, LIVE, LIVE_PLACES_MAX))
@@ -123,6 +123,8 @@ class Cutting:
             return "too large to be committed at once"
         if settling.is_mixed(slipped, moved):
             return "moved while it was looked at"
+        if cut.unread():
+            return "gone while it was read"
         files = {name: young[fid] for name, fid in names.items()}
         if files and not await self._surveying.are_there(files):
             return "renamed while it was read"

@@ -372,6 +372,8 @@ class Protection:
             return 0
         first_us = min(place.first_us for place in places)
         scanned = {place.path for place in places if place.depth == Depth.SCAN}
+        if self.stream.slow is None:  # what is under way is in neither: not here, not there
+            await self._pipeline.quiesce(self.stream.number)
         places = await self._narrower.narrow(places, self._noticing.scan_reason)
         if first_us == LATER:  # only now it is known that something waits, if anything does
             first_us = self._clock.now_us()
@@ -446,8 +448,11 @@ class Protection:
             self._fuzzy_found.set()
         if self.progress.owed or ready.owed:
             self.progress.owe(ready.owed, (*ready.good_paths, *ready.absent))
-        if ready.again or ready.lost:
+        if ready.again or ready.racy or ready.lost:
             self._noticing.stir()
+        if ready.lost and self.progress.is_watching:  # what was recorded at that instant never was
+            self._gaps.begin(at_us, UNSETTLED, b"")
+            self._meters.unsettled(self.name)
         if at_us:
             self._meters.point(self.name, at_us)
         self._surveying.committed(ready.survey_done)

@@ -355,6 +355,7 @@ class Pipeline:
         ready.good_paths += described.good_paths
         ready.troubles += described.troubles
         ready.again += described.again
+        ready.racy |= described.racy
         ready.slipped += described.slipped
         ready.later += described.later
         ready.owed |= described.owed

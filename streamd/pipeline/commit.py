@@ -198,6 +198,8 @@ class Journal:
         head = load_head(connection)
         at_us = max(self._clock.now_us(), head.last_us + 1)
         states: dict[str, SourceState] = {}
+        trees: dict[str, TreeWriter] = {}
+        dropped: list[set[tuple[int, bytes]]] = []
         controls: dict[str, list[tuple[int, bytes, bytes]]] = {}
         for entry in entries:
             state = states.get(entry.source.name)
@@ -207,12 +209,20 @@ class Journal:
                 if blind_since(connection, state.info):
                     state.records.append((Op.RESET, b"", _ENCODE("the catalog was lost")))
                 controls[entry.source.name] = []
-            self._apply(connection, state, entry, at_us)
+                trees[entry.source.name] = TreeWriter(connection, state)
+            dropped.append(self._apply(trees[entry.source.name], entry))
             for gap in entry.ready.gaps:
                 ended = Gap(gap.start_us, max(gap.end_us, at_us), gap.reason, gap.scope)
                 controls[entry.source.name].append((Op.GAP, b"", _ENCODE(ended)))
             for mark in entry.ready.marks:
                 controls[entry.source.name].append((Op.MARK, b"", _ENCODE(mark)))
+        buried = {name: tree.finish() for name, tree in trees.items()}
+        for entry, places in zip(entries, dropped, strict=True):
+            name, lost = entry.source.name, places
+            if buried[name]:  # with what was thought to be above it
+                recorded = {(intent.parent, intent.name) for intent in entry.ready.intents}
+                lost = places | buried[name] & recorded
+            self._note(connection, states[name].number, entry.ready, lost, at_us)
         # Later findings may refer to inline chunks of one of which nothing else is recorded.
         carrying = {
             entry.source.name
@@ -234,25 +244,34 @@ class Journal:
             result.counts[state.name] = len(state.records)
         return result
 
-    def _apply(
-        self, connection: sqlite3.Connection, state: SourceState, entry: Entry, at_us: int
-    ) -> None:
-        ready = entry.ready
-        tree = TreeWriter(connection, state)
+    @staticmethod
+    def _apply(tree: TreeWriter, entry: Entry) -> set[tuple[int, bytes]]:
+        """Record what a finding says of the tree; return the places that need another look."""
         tree.describe(entry.source.info)
-        tree.apply(ready.intents)
-        for parent, name in ready.gone:
+        tree.apply(entry.ready.intents)
+        for parent, name in entry.ready.gone:
             tree.remove(parent, name)
-        number = state.number
-        if lost := {(intent.parent, intent.name) for intent in tree.dropped}:
+        return {(intent.parent, intent.name) for intent in tree.take_dropped()}
+
+    @staticmethod
+    def _note(
+        connection: sqlite3.Connection,
+        number: int,
+        ready: Ready,
+        lost: set[tuple[int, bytes]],
+        at_us: int,
+    ) -> None:
+        """Take notes of what a finding leaves to do, or does away with."""
+        if lost:
             ready.lost = [
                 DirtyPlace(entry.path, Depth.BELOW, entry.since_us)
                 for entry in ready.found
                 if (entry.parent, entry.name) in lost
             ]
         good = [*ready.good_paths, *_other_names(connection, number, ready)]
-        dirty.clear_problems(connection, number, good)
-        dirty.clear_problems_below(connection, number, ready.absent)
+        dirty.clear_problems(connection, number, [*good, *ready.absent])
+        files = [one.path for one in ready.found if one.stat.type != EntryType.DIRECTORY]
+        dirty.clear_problems_below(connection, number, [*ready.absent, *files])
         for trouble in ready.troubles:
             problem = Problem(
                 trouble.path, trouble.reason, trouble.errno, at_us, trouble.detail[:DETAIL_MAX]
@@ -263,6 +282,8 @@ class Journal:
             objects.age_waiting(connection, number, ready.first_us or at_us)
         if ready.again or ready.lost:
             dirty.put_back(connection, number, [*ready.again, *ready.lost])
+        for path, read_us in ready.racy.items():
+            dirty.note(connection, number, {path: Depth.ENTRY}, read_us)
         for object_number, ids in ready.new_chunks.items():
             objects.add_chunks(connection, object_number, ids)
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
-from streamd.catalog.dirty import DirtyPlace
+from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
@@ -79,6 +79,24 @@ class Cut:
     def slipped(self) -> list[DirtyPlace]:
         """Return what vanished or changed its type between being seen and being read."""
         return [place for parked in self._parked for place in parked.ready.slipped]
+
+    def unread(self) -> list[DirtyPlace]:
+        """Return names of files that were to be read under another name, which came to nothing.
+
+        Such a name would show what is known of the file from before.
+        """
+        read = {
+            intent.fid
+            for parked in self._parked
+            for intent in parked.ready.intents
+            if intent.version is not None
+        }
+        return [
+            DirtyPlace(entry.path, Depth.ENTRY, entry.since_us)
+            for parked in self._parked
+            for entry in parked.job.finding.found
+            if not entry.read and entry.fid not in read
+        ]
 
     def young(self, since_us: int) -> Iterator[tuple[Found, HostStat]]:
         """Yield files that are recorded as they became after an instant."""

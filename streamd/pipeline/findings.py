@@ -72,7 +72,8 @@ class Ready:
     good_paths: list[bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     absent: list[bytes] = field(default_factory=list)  # these and all below are not there
-    again: list[DirtyPlace] = field(default_factory=list)  # look at these again
+    again: list[DirtyPlace] = field(default_factory=list)  # look at these again: not captured
+    racy: dict[bytes, int] = field(default_factory=dict)  # and at these: captured at an instant
     slipped: list[DirtyPlace] = field(default_factory=list)  # those that were not there any more
     lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
     later: list[bytes] = field(default_factory=list)  # and these after a while

@@ -83,7 +83,7 @@ class Parked:
         ready, self.is_void = self.ready, True
         ready.gone, ready.intents, ready.settled, ready.found = [], [], [], ()
         ready.good_paths, ready.troubles, ready.absent = [], [], []
-        ready.again, ready.slipped, ready.later, ready.owed = [], [], [], {}
+        ready.again, ready.racy, ready.slipped, ready.later, ready.owed = [], {}, [], [], {}
 
 
 def begin(job: Job) -> Ready:

@@ -23,7 +23,7 @@ from streamd.format.frame import (
     SealedBatch,
 )
 from streamd.format.keys import Role
-from streamd.model.entry import ContentRun, EntryType, VersionFlag
+from streamd.model.entry import ContentRun, VersionFlag
 from streamd.model.host import HostStat
 from streamd.pipeline.channel import LIVE
 from streamd.pipeline.dedup import DedupIndex, Lane
@@ -80,6 +80,7 @@ class Described:
     good_paths: list[bytes] = field(default_factory=list)
     troubles: list[Trouble] = field(default_factory=list)
     again: list[DirtyPlace] = field(default_factory=list)
+    racy: dict[bytes, int] = field(default_factory=dict)  # captured; whether all of it, one look on
     later: list[bytes] = field(default_factory=list)  # fuzzy, failed: read again after a while
     owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since
     slipped: list[DirtyPlace] = field(default_factory=list)  # the part of it that was not there
@@ -204,7 +205,7 @@ class Sealer:
         is_fuzzy = result.outcome is Outcome.FUZZY
         is_racy = -_TICK_NS < stat.ctime_ns - read_at_ns < _FUTURE_NS
         version = self._version(described, stat, result, is_fuzzy=is_fuzzy)
-        again = is_fuzzy or (is_racy and stat.type == EntryType.REGULAR)
+        again = is_fuzzy or is_racy
         if is_fuzzy:
             described.later.append(entry.path)
             described.troubles.append(Trouble(entry.path, Outcome.FUZZY, 0))
@@ -214,7 +215,7 @@ class Sealer:
             else:
                 described.good_paths.append(entry.path)
             if again:
-                described.again.append(DirtyPlace(entry.path, Depth.ENTRY, read_at_ns // 1000))
+                described.racy[entry.path] = read_at_ns // 1000
         described.intents.append(
             Intent(entry.parent, entry.name, entry.fid, stat, version, again, entry.is_fresh)
         )

@@ -128,7 +128,7 @@ class Survey:
         if directory != VIRTUAL_ROOT:
             listing = self._source.examine(directory, names)
             if listing.error:
-                self._unlistable(directory, listing.error, is_last=True)
+                self._unlistable(directory, listing.error, names, is_last=True)
                 return
             known = self._lookup.inode_of(fid)
             if listing.own is not None and known not in {0, listing.own.ino}:
@@ -224,7 +224,7 @@ class Survey:
             visit = stack.pop()
             listing = self._source.examine(visit.path, visit.names)
             if listing.error:
-                self._unlistable(visit.path, listing.error)
+                self._unlistable(visit.path, listing.error, visit.names or ())
                 continue
             if listing.names is not None:  # too many for one answer
                 stack += visit.in_slices(listing.names)
@@ -294,10 +294,15 @@ class Survey:
 
     # -- what is there ---------------------------------------------------------------------------
 
-    def _unlistable(self, path: bytes, errno: int, *, is_last: bool = False) -> None:
+    def _unlistable(
+        self, path: bytes, errno: int, names: Sequence[bytes], *, is_last: bool = False
+    ) -> None:
+        """Note that a directory in which `names` were to be looked at cannot be listed."""
         if errno not in {ENOENT, ENOTDIR}:
             self._finding.troubles.append(Trouble(path, "unreadable", errno))
-        elif is_last:
+            return
+        self._finding.absent.extend(join(path, name) for name in names)
+        if is_last:
             self._look_again(path, Depth.ENTRY)
         else:
             self._ask_entry(path)

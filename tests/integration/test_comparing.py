@@ -57,6 +57,7 @@ class Captured:
                     todo.append((path, fid))
         writer = TreeWriter(connection, self.state)
         writer.apply(intents)
+        assert not writer.finish()
         assert not writer.dropped
 
     def differences(self, *scopes: bytes, part: int = 0, parts: int = 1) -> set[tuple[bytes, int]]:

@@ -2,10 +2,9 @@
 
 import zlib
 
-from sim.scripted import ModelFs
+from sim.scripted import ATTRIBUTE, ModelFs
 from sim.simhost import START_US, Machine, Sample
 
-from streamd.daemon.cutting import UNSETTLED
 from streamd.errors import NotFound
 from streamd.format.segment import FIRST_PREVIOUS
 from streamd.model.entry import EntryType, FileVersion, VersionFlag
@@ -60,12 +59,13 @@ def check_shape(state: TreeState) -> None:
 
 
 async def value_of(reader: StateReader, version: FileVersion) -> tuple:
+    attribute = dict(version.xattrs).get(ATTRIBUTE, b"")
     if version.type == EntryType.DIRECTORY:
-        return (version.type, version.mode, b"", 0)
+        return (version.type, version.mode, b"", 0, attribute)
     if version.type == EntryType.SYMLINK:
-        return (version.type, version.mode, version.target, version.mtime_ns)
+        return (version.type, version.mode, version.target, version.mtime_ns, attribute)
     parts = [bytes(part) async for part in reader.chunks.content(version)]
-    return (version.type, version.mode, b"".join(parts), version.mtime_ns)
+    return (version.type, version.mode, b"".join(parts), version.mtime_ns, attribute)
 
 
 async def values_at(reader: StateReader, at_us: int) -> tuple[dict, dict, set]:
@@ -88,8 +88,9 @@ def short(value: tuple | None) -> tuple | None:
     """Return a value as a message may show it."""
     if value is None:
         return None
-    kind, mode, content, mtime_ns = value
-    return (int(kind), oct(mode), f"{len(content)}:{zlib.crc32(content):x}", mtime_ns % 10**13)
+    kind, mode, content, mtime_ns, attribute = value
+    digest = f"{len(content)}:{zlib.crc32(content):x}"
+    return (int(kind), oct(mode), digest, mtime_ns % 10**13, attribute)
 
 
 async def check_final(machine: Machine, store=None) -> None:
@@ -131,6 +132,9 @@ async def check_sample(machine: Machine, sample: Sample) -> None:
     """What was promised at an instant was kept by what the store held then."""
     if sample.through_us <= START_US or sample.blobs is None:
         return
+    gaps = await StateReader(machine.vault()).gaps("sim")
+    if any(gap.start_us <= sample.at_us and sample.through_us <= gap.end_us for gap in gaps):
+        return
     store = MemoryBlobStore(machine.clock)
     store._blobs = sample.blobs
     await check_journal(machine, store)
@@ -150,8 +154,7 @@ async def check_past(machine: Machine, sample: Sample) -> None:
         gaps = await StateReader(machine.vault()).gaps("sim")
     except NotFound:
         gaps = []
-    unsettled = [gap for gap in gaps if gap.reason == UNSETTLED]
-    if any(gap.start_us <= sample.at_us <= gap.end_us for gap in unsettled):
+    if any(gap.start_us <= sample.at_us <= gap.end_us for gap in gaps):
         return
     try:
         values, _, fuzzy = await values_at(StateReader(machine.vault()), sample.at_us)

@@ -31,9 +31,10 @@ DEV = 7
 TICK_NS = 4_000_000  # resolution of the times that files get
 PIECE = 8
 HOLE = bytes(PIECE)
+ATTRIBUTE = b"user.a"
 NAMES = [b"a", b"b", b"c", b"d", b"\xff"]
 V = TypeVar("V")
-Value = tuple  # (type, mode, content or target, mtime_ns of anything but a directory)
+Value = tuple  # (type, mode, content or target, mtime_ns of anything but a directory, attribute)
 
 
 @dataclass(eq=False)
@@ -42,6 +43,7 @@ class Node:
     type: EntryType
     mode: int
     content: bytes = b""
+    attribute: bytes = b""  # an extended one, which no stat shows
     children: "dict[bytes, Node]" = field(default_factory=dict)
     mtime_ns: int = 0
     ctime_ns: int = 0
@@ -57,7 +59,11 @@ class Node:
         return self.type is EntryType.DIRECTORY
 
     def value(self) -> Value:
-        return (self.type, self.mode, self.content, 0 if self.is_dir else self.mtime_ns)
+        mtime_ns = 0 if self.is_dir else self.mtime_ns
+        return (self.type, self.mode, self.content, mtime_ns, self.attribute)
+
+    def xattrs(self) -> tuple[tuple[bytes, bytes], ...]:
+        return ((ATTRIBUTE, self.attribute),) if self.attribute else ()
 
     def stat(self) -> HostStat:
         is_sized = self.type in (EntryType.REGULAR, EntryType.SYMLINK)
@@ -121,18 +127,7 @@ class ModelFs:
         it is recorded under all its names at once. Below a directory that moved meanwhile: what any
         file was, for a directory moves with what is known of it, and the rest follows a look later.
         """
-        found: list[Value | None] = list(_in(self.history.get(path, []), from_us, to_us))
-        for node in _in(self.nodes.get(path, []), from_us, to_us):
-            if node is not None and not node.is_dir and node.was_linked:
-                found += _in(node.values, from_us, to_us)
-        if any(
-            from_us <= at_us <= to_us and path.startswith(new + b"/") for at_us, new in self.moves
-        ):
-            found.append(None)
-            for node in {each for rows in self.nodes.values() for _, each in rows}:
-                if node is not None:
-                    found += _in(node.values, from_us, to_us)
-        return found
+        return list(_in(self.history.get(path, []), from_us, to_us))
 
     def walk(self):
         """Yield (path, node), parents first."""
@@ -216,6 +211,11 @@ class ModelFs:
     def chmod(self, directory: Node, name: bytes, mode: int) -> None:
         node = directory.children[name]
         node.mode, node.ctime_ns = mode, self._tick()
+        self._done(directory, name, node, inside=True)
+
+    def set_attribute(self, directory: Node, name: bytes, value: bytes) -> None:
+        node = directory.children[name]
+        node.attribute, node.ctime_ns = value, self._tick()
         self._done(directory, name, node, inside=True)
 
     def link(self, source: Node, directory: Node, name: bytes) -> None:
@@ -318,8 +318,10 @@ class Mutator:
         if action < 0.3 and node.type is EntryType.REGULAR:
             content = node.content + self.content() if rng.random() < 0.3 else self.content()
             fs.write(parent, old, content, keep_mtime=rng.random() < 0.1)
-        elif action < 0.4:
+        elif action < 0.36:
             fs.chmod(parent, old, rng.choice([0o600, 0o644, 0o755]))
+        elif action < 0.42:
+            fs.set_attribute(parent, old, rng.choice([b"", b"one", b"two"]))
         elif action < 0.58:
             self._remove(parent, old, node)
         elif action < 0.85:
@@ -520,12 +522,12 @@ class ScriptedSource:
         if (node.ino, node.type) != (request.expected.ino, request.expected.type):
             return ReadResult(Outcome.TYPE_CHANGED, request.expected)
         if node.type is EntryType.SYMLINK:
-            return ReadResult(Outcome.OK, node.stat(), target=node.content)
+            return ReadResult(Outcome.OK, node.stat(), target=node.content, xattrs=node.xattrs())
         content, outcome, stat = node.content, Outcome.OK, node.stat()
         if node.type is EntryType.REGULAR and self._rng.random() < self.weather.fuzzy:
             content, outcome = content[: len(content) // 2] + b"torn", Outcome.FUZZY
             stat = stat._replace(size=len(content))
-        return ReadResult(outcome, stat, self.pieces(content, arena))
+        return ReadResult(outcome, stat, self.pieces(content, arena), xattrs=node.xattrs())
 
     def pieces(self, content: bytes, arena: bytearray) -> list[Piece]:
         found = []
@@ -577,9 +579,16 @@ class ScriptedLargeRead:
         return memoryview(bytes(arena)), pieces
 
     def finish(self) -> ReadResult:
-        if self._outcome in (Outcome.OK, Outcome.FUZZY):
-            self._stat = self._stat._replace(size=self._size)
-        return ReadResult(self._outcome, self._stat)
+        first = self._first
+        if self._outcome not in (Outcome.OK, Outcome.FUZZY) or first is None:
+            return ReadResult(self._outcome, self._stat)
+        if first.stat()[:7] != self._stat[:7]:
+            self._outcome = Outcome.FUZZY
+        xattrs = first.xattrs()
+        self._source._look()
+        if self._source.fs.find(self._request.path) is not first:
+            return ReadResult(Outcome.TYPE_CHANGED, self._request.expected)
+        return ReadResult(self._outcome, self._stat._replace(size=self._size), xattrs=xattrs)
 
     def close(self) -> None:
         pass

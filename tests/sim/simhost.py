@@ -8,6 +8,7 @@ What survives a crash is the catalog's directory, the stores, and the file syste
 
 import asyncio
 import itertools
+import os
 import random
 import sqlite3
 from collections.abc import Callable
@@ -24,7 +25,6 @@ from streamd.catalog.db import FILE_NAME, Catalog
 from streamd.catalog.journal import next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.daemon.protection import Protection
-from streamd.effects import SystemEntropy
 from streamd.format import crypto
 from streamd.format.crypto import Kem
 from streamd.format.keys import KeyChain
@@ -49,7 +49,21 @@ from streamd.vault.writer import VaultWriter
 
 START_US = 1_760_000_000_000_000
 RPO_SECONDS = 2.0
-HOST_KEY = new_host_key(Kem.X25519, SystemEntropy())
+KEY_SEED = int(os.environ.get("STREAMD_SIM_KEYS", "0"))
+
+
+class SeededEntropy:
+    """Repeats itself, so that a seed is a run."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+
+    def token(self, size: int) -> bytes:
+        return self._rng.randbytes(size)
+
+
+# What a chunk is called follows from the keys, and decides who is packed with whom.
+HOST_KEY = new_host_key(Kem.X25519, SeededEntropy(random.Random(KEY_SEED)))
 CONFIG, _ = documents_of(HOST_KEY)
 
 
@@ -72,16 +86,6 @@ class SimClock:
     def next_life(self, seconds: float) -> None:
         """A loop of this many virtual seconds has ended; the next begins at zero."""
         self.base_us += int(seconds * 1e6) + 1_000_000
-
-
-class SeededEntropy:
-    """Repeats itself, so that a seed is a run."""
-
-    def __init__(self, rng: random.Random) -> None:
-        self._rng = rng
-
-    def token(self, size: int) -> bytes:
-        return self._rng.randbytes(size)
 
 
 class Silent:

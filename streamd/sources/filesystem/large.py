@@ -16,6 +16,7 @@ from streamd.sources.filesystem.content import Chunking, Extent, extents, read_f
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.reading import (
+    confirmed,
     failure,
     is_expected,
     joined_stat,
@@ -229,7 +230,7 @@ class LargeFile:
         """Say how it went, without pieces, and close."""
         try:
             with self._answering.turn(self._request.path):
-                return self._failure or self._conclude()
+                return self._failure or confirmed(self._request, self._conclude())
         except OSError as error:
             return failure(self._request, error)
         finally:

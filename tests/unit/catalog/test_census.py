@@ -41,6 +41,7 @@ def catalog(tmp_path):
         )
         again = Intent(10, b"e", 14, stat_of(EntryType.REGULAR, 14), None, False, False)
         tree.apply([again])
+        assert not tree.finish()
         assert not tree.dropped
         return number
 
@@ -107,5 +108,8 @@ def test_problems_go_with_what_they_are_about(catalog) -> None:
     for path in (b"/d", b"/d/a", b"/d0", b"/d-1"):
         problem(catalog, ROOT + path, "unreadable")
     catalog.write_now(dirty.clear_problems_below, catalog.number, [ROOT + b"/d"])
+    left = [one.path for one in catalog.write_now(dirty.problems, catalog.number)]
+    assert sorted(left) == [ROOT + b"/d", ROOT + b"/d-1", ROOT + b"/d0"]
+    catalog.write_now(dirty.clear_problems, catalog.number, [ROOT + b"/d"])
     left = [one.path for one in catalog.write_now(dirty.problems, catalog.number)]
     assert sorted(left) == [ROOT + b"/d-1", ROOT + b"/d0"]

@@ -79,6 +79,7 @@ class Captured:
                 writer.remove(parent, name)
             self.in_flight.settle([(found.parent, found.name) for found in finding.found])
             self.in_flight.settle(finding.gone)
+            writer.finish()
             dropped += writer.dropped
         return dropped
 

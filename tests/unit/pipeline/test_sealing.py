@@ -191,6 +191,7 @@ def test_a_good_read_becomes_an_intent(sealer) -> None:
     assert (version.user, version.group, version.size) == (b"u", b"g", 8)
     assert [(run.id, run.size) for run in version.content] == [(b"c" * 32, 8)]
     assert not described.again
+    assert not described.racy
     assert not described.later
 
 
@@ -223,12 +224,13 @@ def test_as_many_runs_as_fit_need_no_page(sealer) -> None:
     assert version_of(described).levels == 0
 
 
-def test_a_file_changed_within_the_same_tick_is_read_again(sealer) -> None:
-    described = describe(sealer, ReadResult(Outcome.OK, stat_of(ctime_ns=READ_AT_NS - 1000)))
+@pytest.mark.parametrize("kind", [EntryType.REGULAR, EntryType.DIRECTORY, EntryType.SYMLINK])
+def test_what_changed_within_the_same_tick_is_read_again(sealer, kind) -> None:
+    stat = stat_of(ctime_ns=READ_AT_NS - 1000)._replace(type=kind)
+    described = describe(sealer, ReadResult(Outcome.OK, stat))
     assert described.intents[0].again
-    assert [(place.path, place.first_us) for place in described.again] == [
-        (b"/r/x", READ_AT_NS // 1000)
-    ]
+    assert described.racy == {b"/r/x": READ_AT_NS // 1000}
+    assert not described.again
 
 
 def test_a_change_time_from_the_far_future_does_not_make_it_racy_for_ever(sealer) -> None:
