@@ -1,5 +1,6 @@
 """A live cut shows no path as it never was, or says that it may."""
 
+import asyncio
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -139,3 +140,80 @@ def test_a_pick_that_took_as_much_as_it_may_has_not_taken_all(monkeypatch) -> No
     begun.pick(places[2:])
     assert not begun.is_full
     assert len(begun.places) == 3
+
+
+def test_files_that_change_places_are_never_missing_although_found_one_by_one(monkeypatch) -> None:
+    monkeypatch.setattr("streamd.pipeline.survey.BATCH_ENTRIES_MAX", 1)
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Machine(7, Path(directory))
+        top = machine.fs.top[b"/r"]
+        machine.fs.create(top, b"a", REGULAR, b"first")
+        machine.fs.create(top, b"b", EntryType.FIFO)
+        machine.fs.create(top, b"c", EntryType.SYMLINK, b"third")
+
+        def change(_: SimHost) -> None:
+            machine.fs.exchange(top, b"a", top, b"b")
+            machine.fs.exchange(top, b"b", top, b"c")
+
+        life(machine, change)
+        states, gaps = shown(machine)
+        kinds = [{path[-1:]: value[0] for path, value in state.items()} for state in states]
+        assert kinds[-2:] == [
+            {b"r": DIRECTORY, b"a": REGULAR, b"b": EntryType.FIFO, b"c": EntryType.SYMLINK},
+            {b"r": DIRECTORY, b"a": EntryType.FIFO, b"b": EntryType.SYMLINK, b"c": REGULAR},
+        ]
+        assert not gaps
+
+
+def test_a_new_name_does_not_show_what_a_file_was_when_the_other_name_goes() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Machine(7, Path(directory))
+        top = machine.fs.top[b"/r"]
+        file: Node = machine.fs.create(top, b"one", REGULAR, b"old")
+        left = [1]
+
+        def change(host: SimHost) -> None:
+            machine.fs.set_attribute(top, b"one", b"new")
+            machine.fs.link(file, top, b"two")
+            read = host.source._read
+
+            def interrupted(request, arena):
+                if left and left.pop():
+                    machine.fs.remove(top, request.path[3:])
+                return read(request, arena)
+
+            host.source._read = interrupted
+
+        life(machine, change)
+        states, gaps = shown(machine)
+        assert not left
+        names = {path for state in states[1:] for path in state if path != b"/r"}
+        assert len(names) == 1
+        assert {state[path][4] for state in states[1:] for path in names} == {b"new"}
+        assert not gaps
+
+
+def test_a_scan_does_not_miss_what_was_found_and_went_with_its_event_lost() -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        machine = Machine(7, Path(directory))
+        top = machine.fs.top[b"/r"]
+        machine.fs.create(top, b"one", REGULAR, b"stays")
+
+        def change(host: SimHost) -> None:
+            machine.fs.create(top, b"two", REGULAR, b"goes")
+            describe = host.pipeline._describe
+            left = [1]
+
+            async def interrupted(parked, entries, results, read_at_ns):
+                await describe(parked, entries, results, read_at_ns)
+                if left and left.pop():  # read, and not committed yet
+                    machine.fs.remove(top, b"two")
+                    host.source._events = []
+                    await host.active._noticing.ask_scan("overflow")
+                    await asyncio.sleep(5)
+
+            host.pipeline._describe = interrupted
+
+        life(machine, change)
+        states, _ = shown(machine)
+        assert b"/r/two" not in states[-1]
