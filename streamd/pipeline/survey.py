@@ -30,7 +30,6 @@ from streamd.pipeline.visit import Visit, is_same, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
-_SLASH: Final = b"/"
 AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
 
