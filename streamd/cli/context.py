@@ -129,8 +129,10 @@ def run_async(work: Coroutine[Any, Any, T]) -> T:
 
     import uvloop
 
+    from streamd.daemon.garbage import collect_seldom
     from streamd.daemon.memory import keep_buffers
 
     keep_buffers()
+    collect_seldom()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(work)

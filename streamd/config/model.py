@@ -71,7 +71,11 @@ class Table(BaseModel):
     """A TOML table: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_by_name=True, validate_by_alias=True
+        extra="forbid",
+        frozen=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        defer_build=True,  # once, as parts of the whole, instead of each by itself as well
     )
 
 
