@@ -259,7 +259,7 @@ class TreeWriter:
         compare with, and each adds two keys that were not there.
         """
         state, nameless, count, total = self._state, self._nameless, 0, 0
-        records = state.records
+        records, term = state.records, state_sum.term
         for intent in intents:
             parent, name, fid, stat, version, _, is_fresh = intent
             if not (
@@ -272,12 +272,13 @@ class TreeWriter:
                 and fid not in nameless
             ):
                 break
-            entries.append((parent, name, fid, stat.type))
-            existing[parent, name] = (fid, stat.type)
+            target = (fid, stat.type)  # the fields of a Dirent: the same bytes
+            entries.append((parent, name, *target))
+            existing[parent, name] = target
             fresh[fid] = intent
-            at, value = dirent_key(self._public(parent), name), _ENCODE(Dirent(fid, stat.type))
+            at, value = dirent_key(Fid(parent) if parent > 0 else ROOT_FID, name), _ENCODE(target)
             of = version_key(Fid(fid))
-            total += state_sum.term(at, value) + state_sum.term(of, version)
+            total += term(at, value) + term(of, version)
             records.append((_SET, at, value))
             records.append((_SET, of, version))
             count += 1

@@ -14,6 +14,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
+from itertools import chain
 from typing import Final
 
 from streamd.catalog.db import Catalog
@@ -45,6 +46,7 @@ COMMIT_INTENTS_MAX: Final = 8192
 INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes into a pack
 SEALING_MAX: Final = 2  # pieces of one large file that are sealed at a time
 LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
+_OK: Final = Outcome.OK
 _ENTRY_COST: Final = 2048  # bytes of memory that one entry in flight is reckoned to take
 
 
@@ -200,15 +202,13 @@ class Pipeline:
 
     async def _batch(self, job: Job) -> Parked:
         """Carry an ordinary batch through reading and sealing."""
-        parked = Parked(job, begin(job), [])
-        entries = []
-        for entry in job.finding.found:
-            known = job.cut.known(entry) if job.cut is not None and entry.read else None
-            if known is not None:
-                parked.ready.intents.append(known)
-                parked.ready.good_paths.append(entry.path)
-            elif entry.read:
-                entries.append(entry)
+        parked, cut = Parked(job, begin(job), []), job.cut
+        entries = [entry for entry in job.finding.found if entry.read]
+        if cut is not None:
+            again = [(entry, cut.known(entry)) for entry in entries]
+            entries = [entry for entry, known in again if known is None]
+            parked.ready.intents += [known for _, known in again if known is not None]
+            parked.ready.good_paths += [entry.path for entry, known in again if known is not None]
         if entries:
             read_at_ns = self._clock.now_us() * 1000
             results = await self._read_and_seal(parked, entries)
@@ -250,7 +250,7 @@ class Pipeline:
         started = loop.time()
         batch = await loop.run_in_executor(self._threads, job.stream.source.read, requests)
         self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
-        pieces = [piece for result in batch.results for piece in result.pieces]
+        pieces = list(chain.from_iterable([result.pieces for result in batch.results]))
         stored = await self._seal(parked, batch.arena, pieces, batch.read_bytes)
         kept = min(stored, job.held_bytes) + _ENTRY_COST * len(entries) // 2
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
@@ -338,13 +338,13 @@ class Pipeline:
     ) -> None:
         """Turn results into intents of the ready finding; seal chunk-list pages."""
         ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
-        others = [result.outcome for result in results if result.outcome is not Outcome.OK]
+        others = [result.outcome for result in results if result.outcome is not _OK]
         for entry, result in zip(entries, results, strict=True):
             if not entry.is_fresh:
                 self._tails.saw(entry.fid, result)
         name = job.stream.identity.name
         if len(others) < len(results):
-            self._observer.files(name, Outcome.OK, len(results) - len(others))
+            self._observer.files(name, _OK, len(results) - len(others))
         for outcome, count in Counter(others).items():
             self._observer.files(name, outcome, count)
         described = await loop.run_in_executor(

@@ -35,6 +35,7 @@ from streamd.vault.writer import VaultWriter
 DETAIL_MAX: Final = 2000  # characters of what a program said
 _RECORDS_PER_SEGMENT: Final = RECORDS_MAX - 16  # room for STATE and the like
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +363,7 @@ def _other_names(connection: sqlite3.Connection, number: int, ready: Ready) -> l
     linked = [
         intent.fid
         for intent in ready.intents
-        if intent.stat.nlink > 1 and intent.stat.type != EntryType.DIRECTORY
+        if intent.stat.nlink > 1 and intent.stat.type != _DIRECTORY
     ]
     if not linked:
         return []

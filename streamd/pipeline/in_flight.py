@@ -40,8 +40,11 @@ class InFlight:
                 self._by_parent[found.parent] = {key: survey}
             else:
                 siblings[key] = survey
-            _enter(self._by_fid, found.fid, key)
-            _enter(self._by_inode, (found.stat.dev, found.stat.ino), key)
+            identity = (found.stat.dev, found.stat.ino)
+            if self._by_fid.setdefault(found.fid, key) is not key:
+                _enter(self._by_fid, found.fid, key)
+            if self._by_inode.setdefault(identity, key) is not key:
+                _enter(self._by_inode, identity, key)
 
     def add_gone(self, key: Key, survey: object) -> None:
         """Remember that an entry is gone until that is committed."""
@@ -89,15 +92,23 @@ class InFlight:
     def settle(self, keys: Iterable[Key]) -> None:
         """Forget entries that are committed or given up."""
         with self._lock:
+            entries, found = self.entries, self._found
             for key in keys:
-                self.entries.pop(key, None)
-                if key in self._found:
+                entries.pop(key, None)
+                if key in found:
                     self._forget(key)
 
     def _forget(self, key: Key) -> None:
         found = self._found.pop(key)
-        _discard(self._by_fid, found.fid, key)
-        _discard(self._by_inode, (found.stat.dev, found.stat.ino), key)
+        identity = (found.stat.dev, found.stat.ino)
+        if self._by_fid.get(found.fid) == key:
+            del self._by_fid[found.fid]
+        else:
+            _discard(self._by_fid, found.fid, key)
+        if self._by_inode.get(identity) == key:
+            del self._by_inode[identity]
+        else:
+            _discard(self._by_inode, identity, key)
         siblings = self._by_parent[found.parent]
         del siblings[key]
         if not siblings:

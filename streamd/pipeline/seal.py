@@ -37,6 +37,10 @@ _TRIED_AGAIN: Final = frozenset(
     {Outcome.SQLITE_FAILED, Outcome.COMMAND_FAILED}
 )  # after a while, like what is fuzzy
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
+_OK: Final = Outcome.OK  # what is asked of every file is looked up once: enums are slow to ask
+_FUZZY: Final = Outcome.FUZZY
+_REGULAR: Final = int(EntryType.REGULAR)
+_PROFILE: Final = GENERAL.number
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +120,11 @@ class Sealer:
         first: dict[bytes, Piece] = {}
         chunk_count = total = 0
         for piece in pieces:
-            if piece.id is not None:
+            chunk_id, _, size = piece
+            if chunk_id is not None:
                 chunk_count += 1
-                total += piece.size
-                first.setdefault(piece.id, piece)
+                total += size
+                first.setdefault(chunk_id, piece)
         new, needs = self._index.claim(list(first), lane, sequence)
         sealed = SealedContent(needs=needs, chunk_count=chunk_count)
         if not new:
@@ -179,7 +184,7 @@ class Sealer:
         """
         described = Described()
         for entry, result in zip(found, results, strict=True):
-            if result.outcome is Outcome.OK or result.outcome is Outcome.FUZZY:
+            if result.outcome is _OK or result.outcome is _FUZZY:
                 self._describe_one(described, entry, result, read_at_ns)
             elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
                 # Nothing of it is captured; it may live on under another name, not yet known.
@@ -202,7 +207,7 @@ class Sealer:
         read_at_ns: int,
     ) -> None:
         stat = result.stat
-        is_fuzzy = result.outcome is Outcome.FUZZY
+        is_fuzzy = result.outcome is _FUZZY
         is_racy = -_TICK_NS < stat.ctime_ns - read_at_ns < _FUTURE_NS
         version = self._version(described, stat, result, is_fuzzy=is_fuzzy)
         again = is_fuzzy or is_racy
@@ -225,10 +230,10 @@ class Sealer:
     ) -> bytes:
         levels, flags = 0, 0
         runs: Sequence[ContentRun | tuple[bytes | None, int]]
-        runs = [(piece.id, piece.size) for piece in result.pieces]
+        runs = [(chunk_id, size) for chunk_id, _, size in result.pieces]
         if is_fuzzy:
             flags |= VersionFlag.FUZZY
-        if None in [piece.id for piece in result.pieces]:
+        if None in [chunk_id for chunk_id, _, _ in result.pieces]:
             flags |= VersionFlag.SPARSE
         if result.is_derived:
             flags |= VersionFlag.DERIVED
@@ -237,24 +242,25 @@ class Sealer:
             count = result.tail_count
             levels, runs, pages = chunklist.paginate(long, self._chunk_id, apart=count)
             described.pages.update(pages)
+        kind, mode, uid, gid, size, mtime_ns, ctime_ns, _, _, nlink, rdev = stat
         # The fields of a FileVersion, in order: the same bytes for less than half of the time.
         return _ENCODE(
             (
-                stat.type,
-                stat.mode,
-                stat.uid,
-                stat.gid,
-                self._user_name(stat.uid),
-                self._group_name(stat.gid),
-                stat.mtime_ns,
-                stat.ctime_ns,
+                kind,
+                mode,
+                uid,
+                gid,
+                self._user_name(uid),
+                self._group_name(gid),
+                mtime_ns,
+                ctime_ns,
                 result.btime_ns,
-                stat.size if result.content_size < 0 else result.content_size,
-                stat.nlink,
-                stat.rdev,
+                size if result.content_size < 0 else result.content_size,
+                nlink,
+                rdev,
                 result.target,
                 result.xattrs,
-                GROWING.number if result.tail_count else GENERAL.number,
+                GROWING.number if result.tail_count else _PROFILE,
                 levels,
                 runs,
                 b"",  # fhash

@@ -30,6 +30,8 @@ from streamd.pipeline.visit import Visit, is_same, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
+_REGULAR: Final = int(EntryType.REGULAR)
 AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
 
@@ -349,10 +351,14 @@ class Survey:
                     self._meet(visit, listing, name, row, below)
                     continue
                 found = self._judge(parent, name, visit.path, row, now)
-                if found is not None and self._in_flight.is_held(found.fid, self):
+                if (
+                    found is not None
+                    and not found.is_fresh  # else nobody can have found it before
+                    and self._in_flight.is_held(found.fid, self)
+                ):
                     self._slip(join(visit.path, name), Depth.BELOW)
                     continue
-                if now.type == EntryType.DIRECTORY and name not in listing.closed:
+                if now.type == _DIRECTORY and name not in listing.closed:
                     self._descend(visit, name, now, row, found, below)
                 if found is None:
                     continue
@@ -390,7 +396,7 @@ class Survey:
         now, key = listing.entries[name], (visit.fid, name)
         if (
             row is None
-            or now.type != EntryType.DIRECTORY
+            or now.type != _DIRECTORY
             or (row.stat.ino, row.stat.type) != (now.ino, now.type)
             or self._in_flight.is_moving(key, row.fid)
         ):
@@ -404,7 +410,7 @@ class Survey:
         """Take an entry into the batch; say True instead if it has to be a batch of its own."""
         self.change_count += 1
         self._in_flight.add(found, self)
-        if found.stat.type == EntryType.REGULAR and found.read:
+        if found.stat.type == _REGULAR and found.read:
             if found.stat.size > BATCH_BYTES_MAX:
                 return True
             self._finding.expected_bytes += found.stat.size
@@ -465,7 +471,7 @@ class Survey:
             if row.stat.ino == now.ino:
                 if is_same(row.stat, now) and not row.again:
                     return None
-                is_linked = now.nlink > 1 and now.type != EntryType.DIRECTORY
+                is_linked = now.nlink > 1 and now.type != _DIRECTORY
                 fid = (self._same_file(now) if is_linked else None) or row.fid
             elif row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
                 fid = row.fid
@@ -475,17 +481,17 @@ class Survey:
             fid, is_fresh = self._new_fid(), True
         since_us, own = self._since_us(path), self._stats.get(directory)
         ino = own.ino if own is not None else 0
-        if now.nlink > 1 and now.type != EntryType.DIRECTORY:
+        if now.nlink > 1 and now.type != _DIRECTORY:
             if self._links.get(fid) == now:
                 return Found(
                     parent, name, path, fid, now, since_us, ino, read=False, is_fresh=False
                 )
             self._links[fid] = now
-        return Found(parent, name, path, fid, now, since_us, ino, read=True, is_fresh=is_fresh)
+        return Found(parent, name, path, fid, now, since_us, ino, True, is_fresh)
 
     def _same_file(self, now: HostStat) -> int | None:
         """Return the file that this new name belongs to: another link, or a renamed file."""
-        if now.nlink > 1 and now.type != EntryType.DIRECTORY:
+        if now.nlink > 1 and now.type != _DIRECTORY:
             fid = self._in_flight.fid_of(now.dev, now.ino)
             if fid is not None:
                 return fid
@@ -493,7 +499,7 @@ class Survey:
         row = self._by_inode[key] if key in self._by_inode else self._lookup.by_inode(*key)
         if row is None or row.stat.type != now.type:
             return None
-        if now.type == EntryType.DIRECTORY or now.nlink > 1:
+        if now.type == _DIRECTORY or now.nlink > 1:
             return row.fid
         # One name, same inode: a rename keeps size and mtime. Otherwise the inode was used again.
         is_renamed = row.stat.size == now.size and row.stat.mtime_ns == now.mtime_ns

@@ -8,6 +8,7 @@ from streamd.model.entry import EntryType
 from streamd.pipeline.findings import Found
 from streamd.policy.settling import above
 
+_DIRECTORY = int(EntryType.DIRECTORY)
 NAMES_MAX = 64  # names of one file that are looked at in the same cut
 
 
@@ -60,7 +61,7 @@ class Trail:
 
     def found(self, row: NodeRow | None, found: Found) -> None:
         """An entry is to be recorded where `row` was: remember what concerns other paths too."""
-        if found.stat.type != EntryType.DIRECTORY:
+        if found.stat.type != _DIRECTORY:
             if found.stat.nlink > 1:
                 self._shared.setdefault(found.fid, set()).add(found.path)
         elif not found.is_fresh and (row is None or row.fid != found.fid):

@@ -24,6 +24,7 @@ from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadRes
 
 SLACK: Final = 64 * 1024  # room for files that grew since they were examined
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_OK: Final = Outcome.OK
 _REGULAR: Final = int(EntryType.REGULAR)
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 _SYMLINK: Final = int(EntryType.SYMLINK)
@@ -200,18 +201,20 @@ class BatchReader:
         done: list[ReadResult | None],
     ) -> None:
         """Read regular files that are exactly as they were examined, and old; fill in `done`."""
+        sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
         places = [
             at
-            for at, request in enumerate(requests)
-            if _is_file(request) and not self._may_be_beside_database(request.path)
+            for at, (path, expected) in enumerate(requests)
+            if expected.type == _REGULAR and not path.endswith(sides)
         ]
         began = self._clock.monotonic()
         start = len(self._directory) + (self._directory != b"/")
+        stats = [requests[at].expected for at in places]
         got = read_files(
             self._directory_fd,
             _OPEN_FLAGS | os.O_NOATIME,
             [requests[at].path[start:] for at in places],
-            [requests[at].expected for at in places],
+            stats,
             self._arena,
             self._used,
             (self._now_us - RECENT_US) * 1000,
@@ -219,10 +222,9 @@ class BatchReader:
         loaded = self._clock.monotonic()
         chunking, arena = self._chunking, self._arena
         small_max, hasher = chunking.small_file_max, chunking.hasher
-        for at, read in zip(places, got, strict=True):
+        for at, expected, read in zip(places, stats, got, strict=True):
             if read is None:
                 continue
-            expected = requests[at].expected
             size = expected.size
             offset, birth = read
             end = offset + size
@@ -231,7 +233,7 @@ class BatchReader:
                 pieces = (Piece(hasher(arena[offset:end]), offset, size),)
             else:
                 pieces = chunking.pieces(arena, offset, end, file_size=size)
-            done[at] = ReadResult(Outcome.OK, expected, pieces, btime_ns=birth)
+            done[at] = ReadResult(_OK, expected, pieces, btime_ns=birth)
             self._used = end
             self._reserved -= size
         self._read_seconds += loaded - began
@@ -317,9 +319,6 @@ class BatchReader:
             retries=attempt,
         )
         return result, runs
-
-    def _may_be_beside_database(self, path: bytes) -> bool:
-        return self._copier is not None and path.endswith(sqlite.SIDE_SUFFIXES)
 
     def _read_clone(self, clone: int, room: int) -> tuple[list[Piece], bool]:
         """Read a clone of the file; not whole if it has grown too large for the arena."""
