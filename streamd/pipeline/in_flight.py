@@ -83,10 +83,12 @@ class InFlight:
             found = self._by_parent.get(parent, {})
             return sorted(name for (_, name), each in found.items() if each is not survey)
 
-    def is_held(self, fid: int, survey: object) -> bool:
+    def is_held(self, found: Found, survey: object) -> bool:
         """Say whether another survey has found this file, under whatever name."""
+        if found.is_fresh:
+            return False  # nobody else can have its number
         with self._lock:
-            keys = _keys(self._by_fid, fid)
+            keys = _keys(self._by_fid, found.fid)
             return any(self.entries[key] is not survey for key in keys)
 
     def settle(self, keys: Iterable[Key]) -> None:

@@ -351,11 +351,7 @@ class Survey:
                     self._meet(visit, listing, name, row, below)
                     continue
                 found = self._judge(parent, name, visit.path, row, now)
-                if (
-                    found is not None
-                    and not found.is_fresh  # else nobody can have found it before
-                    and self._in_flight.is_held(found.fid, self)
-                ):
+                if found is not None and self._in_flight.is_held(found, self):
                     self._slip(join(visit.path, name), Depth.BELOW)
                     continue
                 if now.type == _DIRECTORY and name not in listing.closed:

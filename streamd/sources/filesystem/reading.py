@@ -204,7 +204,7 @@ class BatchReader:
         sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
         places = [
             at
-            for at, (path, expected) in enumerate(requests)
+            for at, (path, expected, _) in enumerate(requests)
             if expected.type == _REGULAR and not path.endswith(sides)
         ]
         began = self._clock.monotonic()
