@@ -39,7 +39,6 @@ _TRIED_AGAIN: Final = frozenset(
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _OK: Final = Outcome.OK  # what is asked of every file is looked up once: enums are slow to ask
 _FUZZY: Final = Outcome.FUZZY
-_REGULAR: Final = int(EntryType.REGULAR)
 _PROFILE: Final = GENERAL.number
 
 

@@ -479,9 +479,7 @@ class Survey:
         ino = own.ino if own is not None else 0
         if now.nlink > 1 and now.type != _DIRECTORY:
             if self._links.get(fid) == now:
-                return Found(
-                    parent, name, path, fid, now, since_us, ino, read=False, is_fresh=False
-                )
+                return Found(parent, name, path, fid, now, since_us, ino, False, False)
             self._links[fid] = now
         return Found(parent, name, path, fid, now, since_us, ino, True, is_fresh)
 
