@@ -4,7 +4,6 @@ Decompression never produces more than the authenticated header declares, so tha
 hostile object cannot exhaust memory.
 """
 
-import threading
 from enum import IntEnum
 from typing import Final
 
@@ -40,28 +39,21 @@ _FAST: Final = zstandard.ZstdCompressionParameters(
     write_content_size=False,
 )
 
-
-class _Contexts(threading.local):
-    """Of each thread: making one clears the megabyte of tables that compressing starts from."""
-
-    def __init__(self) -> None:
-        self.compressors: dict[int, zstandard.ZstdCompressor] = {}
-        self.decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+# Contexts that nobody uses at the moment: making one clears the tables that it starts from. There
+# are never more of them than threads that compressed at one time.
+_idle: Final[list[zstandard.ZstdCompressor]] = []
 
 
-_contexts: Final = _Contexts()
-
-
-def _compressor(level: int) -> zstandard.ZstdCompressor:
-    found = _contexts.compressors.get(level)
-    if found is None:
-        found = (
-            zstandard.ZstdCompressor(compression_params=_FAST)
-            if level == 1
-            else zstandard.ZstdCompressor(level=level, write_content_size=False)
-        )
-        _contexts.compressors = {level: found}  # one is enough, and the strong ones are large
-    return found
+def _squeeze(plain: Buffer, level: int) -> bytes:
+    if level != 1:
+        return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(plain)
+    try:
+        context = _idle.pop()
+    except IndexError:
+        context = zstandard.ZstdCompressor(compression_params=_FAST)
+    packed = context.compress(plain)
+    _idle.append(context)
+    return packed
 
 
 def compress(plain: Buffer, codec: Codec, level: int = 1) -> tuple[Codec, Buffer]:
@@ -71,7 +63,7 @@ def compress(plain: Buffer, codec: Codec, level: int = 1) -> tuple[Codec, Buffer
     if codec is Codec.LZ4:
         packed = lz4.block.compress(plain, store_size=False)
     else:
-        packed = _compressor(level).compress(plain)
+        packed = _squeeze(plain, level)
     if len(packed) >= len(plain):
         return Codec.RAW, plain
     return codec, packed
@@ -81,9 +73,8 @@ def _unzstd(data: Buffer, plain_size: int) -> bytes:
     # The library believes a size in the frame's own header before it believes ours, so look first.
     if zstandard.frame_content_size(data) not in {-1, plain_size}:
         raise VaultDamaged("a part holds more or less than it declares")
-    return _contexts.decompressor.decompress(
-        data, max_output_size=plain_size, allow_extra_data=False
-    )
+    decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+    return decompressor.decompress(data, max_output_size=plain_size, allow_extra_data=False)
 
 
 def decompress(data: Buffer, codec: int, plain_size: int) -> Buffer:
