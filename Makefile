@@ -7,6 +7,7 @@ STAMP  := $(VENV)/.ready
 SEEDS  ?= 200
 CASES  ?= 20000
 SOAK_SECONDS ?= 1800
+REGRESS := --quick --rounds 3 --only SMALL
 # sets of bytes in one order, so that a simulated schedule is the same each time
 export PYTHONHASHSEED ?= 0
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
@@ -15,7 +16,7 @@ CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench bench-regress docs sim integration system soak fuzz clean
+.PHONY: setup fmt static check cover test run bench bench-regress bench-baseline docs sim integration system soak fuzz clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -55,7 +56,12 @@ bench: setup                       ## how fast, beside other tools; ARGS=--quick
 
 bench-regress: setup               ## fails when a ratio is more than 15 % worse than the baseline
 	sh scripts/install_bench_peers.sh
-	$(BIN)/python -m bench --quick --rounds 3 --only SMALL --against bench/baseline.json
+	$(BIN)/python -m bench $(REGRESS) --against bench/baseline.json
+
+bench-baseline: setup              ## takes what bench-regress compares with, on a quiet machine
+	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m bench $(REGRESS) --json bench/baseline.json
+	rm -f bench/baseline.svg
 
 docs: setup                        ## regenerate the generated pages; CI fails if they differ
 	$(BIN)/python scripts/generate_docs.py
