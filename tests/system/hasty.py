@@ -13,7 +13,7 @@ from system.daemon_process import environment
 
 EVERY_SECONDS = 1.0
 VERIFY = "\n[verify]\n" + "".join(
-    f'{level} = "4s"\n' for level in ("list", "structure", "sample", "full")
+    f'{level} = "10s"\n' for level in ("list", "structure", "sample", "full")
 )  # for the configuration
 
 

@@ -2,12 +2,16 @@
 
 import json
 import os
+import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from streamd.catalog.db import FILE_NAME
 from streamd.cli import init as init_command
 from streamd.cli.main import main
 from streamd.daemon import keyholder
@@ -15,6 +19,7 @@ from streamd.errors import VaultUnreachable
 from streamd.format import slots
 from streamd.format.keys import decode_host_key
 from streamd.format.kit import decode_kit
+from streamd.maintenance.checkpoint_due import CHECKPOINT_WANTED
 
 CODES = {
     "ok": 0,
@@ -407,6 +412,12 @@ def test_a_key_that_was_stolen_before_its_rotation_is_revoked_from_then(site: Si
     assert any("revoked by then" in one["what"] for one in found["damage"])
     again = site.facts("key", "revoke", "--writer", host_of(site))
     assert again["certificate"] == 0, "a revocation is never weakened"
+    assert site.slug("ls", "web", code="integrity") == "vault-damaged"
+    shutil.rmtree(site.state)  # begin again with what is still believed
+    site.run("capture")
+    with closing(sqlite3.connect(site.state / FILE_NAME)) as catalog:
+        wanted = catalog.execute("SELECT value FROM meta WHERE key = ?", (CHECKPOINT_WANTED,))
+        assert wanted.fetchone() == (1,), "the daemon will put a checkpoint behind the break"
 
 
 def test_the_key_in_use_is_not_revoked_by_mistake(site: Site) -> None:
