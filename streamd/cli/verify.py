@@ -16,11 +16,12 @@ from streamd.daemon.compose import earlier_of, of_record
 from streamd.daemon.host import open_host
 from streamd.daemon.meters import Meters
 from streamd.daemon.status import path_texts
-from streamd.daemon.verification import known_sizes, verify_host
+from streamd.daemon.verification import known_sizes, stored_names, verify_host
 from streamd.effects import SystemClock, SystemEntropy
 from streamd.errors import DaemonUnreachable, ExitCode
 from streamd.maintenance.heal import read_bad_frames
 from streamd.maintenance.verify import Verifier
+from streamd.maintenance.verify_documents import check_documents
 from streamd.maintenance.verify_facts import DamageFacts, VerifyFacts, verify_facts
 from streamd.maintenance.verify_report import Level
 from streamd.maintenance.verify_versions import note_versions
@@ -104,6 +105,7 @@ async def _verify(
 
 async def _look(config: Config, level: Level, frames: int | None, seed: int | None) -> VerifyFacts:
     known = read_foreign(config.daemon.state, known_sizes)
+    stored = read_foreign(config.daemon.state, stored_names)
     bad = read_foreign(config.daemon.state, read_bad_frames)
     drawn = int.from_bytes(SystemEntropy().token(4), "big") if seed is None else seed
     async with unlocked.open_vault(config) as vault:
@@ -113,11 +115,13 @@ async def _look(config: Config, level: Level, frames: int | None, seed: int | No
             level,
             clock=SystemClock(),
             known=known or None,
+            stored=stored or (),
             bad=bad or (),
             seed=drawn,
             draws=frames,
         )
         report = await verifier.run()
+        await check_documents(record, report)
         await note_versions(record, report, earlier_of(record))
         return verify_facts(report)
 

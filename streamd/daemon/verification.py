@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from streamd.catalog.db import get_int, put_value
+from streamd.catalog.objects import ObjectState
 from streamd.config.model import Config, VerifyConfig
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
@@ -159,6 +160,7 @@ async def verify_host(
     from streamd.daemon.upkeep import site_of
     from streamd.maintenance.heal import Healer, heal_all, read_bad_frames
     from streamd.maintenance.verify import Verifier
+    from streamd.maintenance.verify_documents import check_documents
     from streamd.maintenance.verify_versions import note_versions
 
     record = host.stores.remote or host.stores.local
@@ -172,10 +174,12 @@ async def verify_host(
             level,
             clock=host.clock,
             known=await host.catalog.read(known_sizes),
+            stored=await host.catalog.read(stored_names),
             bad=await host.catalog.read(read_bad_frames),
             seed=drawn,
             draws=draws,
         ).run()
+        await check_documents(vault, report)
         await note_versions(vault, report, host.stores.earlier)
         return report
 
@@ -215,6 +219,12 @@ def _newest_checkpoint_us(connection: sqlite3.Connection) -> int:
 def known_sizes(connection: sqlite3.Connection) -> dict[str, int]:
     """Return the size of every object that this host remembers, by name."""
     return dict(connection.execute("SELECT name, size FROM object"))
+
+
+def stored_names(connection: sqlite3.Connection) -> set[str]:
+    """Return the names of what this host has put into the vault of record, and not deleted."""
+    rows = connection.execute("SELECT name FROM object WHERE state = ?", (int(ObjectState.VAULT),))
+    return {name for (name,) in rows}
 
 
 @contextmanager

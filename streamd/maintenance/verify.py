@@ -52,15 +52,16 @@ class Verifier:
         *,
         clock: Clock,
         known: Mapping[str, int] | None = None,
+        stored: Collection[str] = (),
         bad: Collection[FrameId] = (),
         seed: int = 0,
         draws: int | None = None,
     ) -> None:
         """Prepare to look.
 
-        `known` has the objects that this host remembers, if it does, and `bad` the frames that an
-        earlier look found damaged; `seed` and `draws` say which frames, and how many of them, level
-        sample reads.
+        `known` has the objects that this host remembers, if it does, `stored` those of them that
+        are in the vault of record, and `bad` the frames that an earlier look found damaged; `seed`
+        and `draws` say which frames, and how many of them, level sample reads.
         """
         self._vault = vault
         self._clock = clock
@@ -70,7 +71,7 @@ class Verifier:
         self._draws = sample_size() if draws is None else draws
         self.report = VerifyReport(level, bad_frames=set(bad))
         self._bad_before = {frame.name for frame in bad}
-        self._listing = ListingCheck(vault, self.report, known)
+        self._listing = ListingCheck(vault, self.report, known, stored)
 
     async def run(self) -> VerifyReport:
         """Verify. Raises KeyRejected beyond level list on a write-only host, and what the store

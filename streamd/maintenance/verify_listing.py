@@ -5,7 +5,7 @@ remembers what there was: nothing missing, cut off or replaced since. Where the 
 hashes, an object whose time has changed is read, and must prove itself.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -24,6 +24,7 @@ from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.vault import Vault
 
 SUSPECTS_MAX: Final = 64  # objects read because their times changed; more: the vault was copied
+LEFT_MAX: Final = 1000  # objects asked for because the listing lacks them
 _SIZE_MIN: Final = envelope.HEADER_AT
 
 
@@ -38,14 +39,22 @@ class _Seen:
 
 
 class ListingCheck:
-    """Checks one listing. `known` maps names that this host remembers to sizes, if it does."""
+    """Checks one listing. `known` maps names that this host remembers to sizes, if it does.
+
+    `stored` are those of them that were in the vault of record before the listing.
+    """
 
     def __init__(
-        self, vault: Vault, report: VerifyReport, known: Mapping[str, int] | None = None
+        self,
+        vault: Vault,
+        report: VerifyReport,
+        known: Mapping[str, int] | None = None,
+        stored: Collection[str] = (),
     ) -> None:
         self._vault = vault
         self._report = report
         self._known = known
+        self._left = set(stored)  # what the listing has not shown yet
 
     async def run(self, journals: list[JournalReader]) -> None:
         """Check it. Raises what the store raises when it cannot be reached."""
@@ -58,6 +67,7 @@ class ListingCheck:
         for journal in journals:
             await self._check_density(journal, has_checkpoint=seen.has_checkpoint)
         await self._check_missing(expected, index, seen)
+        await self._check_left()
         await self._check_suspects(seen.suspects)
 
     async def _scan(self, expected: dict[BlobName, ObjectRow]) -> _Seen:
@@ -67,6 +77,7 @@ class ListingCheck:
             report.object_count += 1
             report.object_bytes += info.size_bytes
             row = expected.pop(info.name, None)
+            self._left.discard(info.name)
             if not is_known_name(info.name):
                 report.strangers.append(info.name)
                 continue
@@ -131,6 +142,21 @@ class ListingCheck:
         for name in missing:
             if name not in doomed:
                 self._report.found(name, "missing: it was there, and nothing has deleted it")
+
+    async def _check_left(self) -> None:
+        """What this host has put, and nothing has deleted, must be there: the journal's end, too.
+
+        One listing is not believed: each is asked for by its name.
+        """
+        left = sorted(name for name in self._left if layout.parse_condemn_name(name) is None)
+        doomed = await read_doomed(self._vault) if left else set()
+        for name in [name for name in left if name not in doomed][:LEFT_MAX]:
+            try:
+                await self._vault.store.get(BlobName(name), offset=0, size=1)
+            except OBJECT_FAULTS as error:
+                self._report.found(
+                    name, f"this host has put it, and nothing has deleted it: {error}"
+                )
 
     async def _check_suspects(self, suspects: list[BlobInfo]) -> None:
         if len(suspects) > SUSPECTS_MAX:

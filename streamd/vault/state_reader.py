@@ -133,13 +133,33 @@ class StateReader:
         return sorted(found, key=lambda summary: summary.info.name)
 
     async def find_source(self, name: str) -> SourceSummary:
-        """Return the source called `name`. Raises NotFound."""
+        """Return the source called `name`. Raises NotFound, VaultDamaged if damage may hide it."""
         summaries = await self.sources()
         for summary in summaries:
             if summary.info.name == name:
                 return summary
+        await self._blame_damage(name)
         known = ", ".join(summary.info.name for summary in summaries) or "none"
         raise NotFound(f'there is no source "{name}" in the vault; there is: {known}')
+
+    async def _blame_damage(self, name: str) -> None:
+        """Raise VaultDamaged if a source that cannot be found may be in what cannot be read."""
+        heads, wanted = await self.heads(), self.source_id(name)
+        if any(wanted in head.sources for head in heads):
+            raise VaultDamaged(f"the vault has {name}, and what says where it was is damaged")
+        readable = {head.name for head in heads}
+        for journal in self.journals():
+            rows = await journal.list_segments()
+            for row in rows:
+                if row.name not in readable:
+                    raise VaultDamaged(
+                        f"{row.name} cannot be read; {name} may be there", name=row.name
+                    )
+            if rows and rows[0].position.seq and not await self.checkpoints():
+                first = rows[0].name
+                raise VaultDamaged(
+                    f"the journal before {first} is missing; {name} may be there", name=first
+                )
 
     async def _info(self, source: SourceId, rows: list[CheckpointRow]) -> SourceInfo | None:
         """Return the newest name and paths that are cheap to find."""

@@ -15,6 +15,7 @@ from streamd.catalog.db import FILE_NAME
 from streamd.cli import init as init_command
 from streamd.cli.main import main
 from streamd.daemon import keyholder
+from streamd.effects import SystemClock
 from streamd.errors import VaultUnreachable
 from streamd.format import slots
 from streamd.format.keys import decode_host_key
@@ -152,6 +153,8 @@ def test_init_leaves_no_vault_behind_when_the_kit_cannot_be_proven(
     assert site.slug("init", "--kit", str(site.kit), code="config") == "kit-invalid"
     assert not site.kit.exists()
     assert not site.objects("config-")
+    later = SystemClock.now_us
+    monkeypatch.setattr(SystemClock, "now_us", lambda clock: later(clock) + 90_000_000)
     monkeypatch.setattr(init_command, "write_kit", good)
     site.run("init", "--kit", str(site.kit))
     site.facts("key", "test", "--kit", str(site.kit))
