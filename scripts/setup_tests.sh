@@ -19,6 +19,7 @@ need mkfs.btrfs btrfs-progs
 need setfattr attr
 need setfacl acl
 need strace strace
+[ -d /usr/lib/postgresql ] || need pg_ctl postgresql
 
 if [ -n "$missing" ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then

@@ -26,7 +26,7 @@ from streamd.pipeline.findings import (
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
 from streamd.pipeline.trail import Trail, left_behind, others_of
-from streamd.pipeline.visit import Visit, is_same, join, rows_of, split, visits
+from streamd.pipeline.visit import Visit, is_same, is_unmounted, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
@@ -325,12 +325,12 @@ class Survey:
                 is_there = root in listing.entries or (root in listing.failed and not is_hung)
                 if not is_there and root not in self._deleted_roots:
                     raise SourceMissing(root)
-        elif visit.path in self._source.roots and visit.names is None and not listing.entries:
-            row = self._lookup.named(self._lookup.root, [visit.path]).get(visit.path)
-            if row is not None and self._lookup.has_children(row.fid):
-                now = self._source.examine(VIRTUAL_ROOT, [visit.path]).entries.get(visit.path)
-                if now is None or (now.ino, now.dev) != (row.stat.ino, row.stat.dev):
-                    raise SourceMissing(visit.path)
+                if root in listing.entries and is_unmounted(self._lookup, self._source, root):
+                    raise SourceMissing(root)  # before anything is recorded of it, itself included
+            return
+        is_root, path = visit.path in self._source.roots and visit.names is None, visit.path
+        if is_root and not listing.entries and is_unmounted(self._lookup, self._source, path):
+            raise SourceMissing(path)
 
     def _compare(
         self, visit: Visit, listing: Listing, below: list[Visit]

@@ -9,7 +9,7 @@ from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.host import HostStat
 from streamd.pipeline.comparing import slices
-from streamd.sources.port import VIRTUAL_ROOT
+from streamd.sources.port import VIRTUAL_ROOT, Source
 
 _DEV: Final = HostStat._fields.index("dev")
 _SLASH: Final = b"/"
@@ -47,6 +47,23 @@ def rows_of(lookup: WalkLookup, visit: Visit) -> dict[bytes, NodeRow]:
     if visit.span is not None:
         return lookup.between(visit.fid, *visit.span)
     return lookup.named(visit.fid, visit.names)
+
+
+def is_unmounted(lookup: WalkLookup, source: Source, root: bytes) -> bool:
+    """Say whether a root that had entries is now another directory, and an empty one.
+
+    That is what is seen of a mount point when nothing, or something new, is mounted there.
+    """
+    row = lookup.named(lookup.root, [root]).get(root)
+    if row is None or not lookup.has_children(row.fid):
+        return False
+    now = source.examine(VIRTUAL_ROOT, [root]).entries.get(root)
+    if now is None:
+        return True
+    if (now.ino, now.dev) == (row.stat.ino, row.stat.dev) or now.type != row.stat.type:
+        return False
+    inside = source.examine(root, None)
+    return not (inside.entries or inside.names or inside.failed or inside.left_out)
 
 
 def is_same(one: HostStat, other: HostStat) -> bool:

@@ -8,6 +8,7 @@ import pytest
 from watch_tools import make_source, mounted, watching
 
 from streamd.effects import SystemClock
+from streamd.sources.filesystem import mountwatch
 from streamd.sources.filesystem.mountwatch import MountWatch
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.asyncio]
@@ -112,3 +113,16 @@ async def test_a_mount_below_the_path_is_watched_for_itself(tmp_path):
             assert set(source.watches) == {os.fsencode(tree), os.fsencode(inner)}
             (inner / "f").write_text("x")
             assert await watched.names(inner) == {"f"}
+
+
+async def test_a_network_file_system_falls_back_and_status_can_say_why(tmp_path, monkeypatch):
+    """tmpfs in its place: what counts is the type that mountinfo says."""
+    monkeypatch.setattr(mountwatch, "NETWORK_TYPES", frozenset({b"tmpfs"}))
+    with mounted(tmp_path / "net", "-t", "tmpfs", "none") as net:
+        source = make_source(net)
+        async with watching(source) as watched:
+            root = os.fsencode(net)
+            assert source.watches[root].mode == "inotify"
+            assert "not told what others change" in source.watches[root].why
+            (net / "f").write_text("changed by this host")
+            assert await watched.names(net) == {"f"}

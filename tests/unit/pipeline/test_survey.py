@@ -298,7 +298,13 @@ def test_an_empty_mount_point_removes_nothing(one) -> None:
     findings = list(survey.findings())
     assert survey.missing == {b"/r"}
     assert not gone(findings)
+    before = one.fid(b"/r"), one.fid(b"/r/docs/a")
     one.record(findings)
+    assert (one.fid(b"/r"), one.fid(b"/r/docs/a")) == before, "not even the root is recorded"
+    again = one.survey({b"/r": Depth.SCAN})
+    one.record(list(again.findings()))
+    assert again.missing == {b"/r"}, "nor is it taken for emptied the next time"
+    assert one.fid(b"/r/docs/a") == before[1]
     one.fs.top[b"/r"] = mounted
     one.record(one.look({b"/r": Depth.SCAN}))
     assert one.fid(b"/r/docs/a") is not None
