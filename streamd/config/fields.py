@@ -13,7 +13,6 @@ from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
-import pathspec
 from pydantic import ValidationInfo
 
 from streamd.config import units
@@ -117,6 +116,8 @@ def argument(value: str) -> str:
 
 def pattern(value: str) -> str:
     """Return a gitignore pattern if it can be understood."""
+    import pathspec  # a configuration without patterns is read without it
+
     try:
         pathspec.GitIgnoreSpec.from_lines([value])
     except (ValueError, re.error) as error:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Sequence
-from typing import Final
-
-from pathspec import GitIgnoreSpec
+from typing import TYPE_CHECKING, Final
 
 from streamd.errors import ConfigInvalid
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
 
 _CACHE_MAX: Final = 20_000
 
@@ -21,11 +22,8 @@ class ExcludeRules:
     def __init__(self, patterns: Sequence[str] = ()) -> None:
         # pathspec numbers the lines without the empty ones
         self._patterns = tuple(pattern for pattern in patterns if pattern)
-        try:
-            self._spec = GitIgnoreSpec.from_lines(self._patterns)
-        except ValueError as error:
-            raise ConfigInvalid(f"exclude pattern cannot be used: {error}") from error
-        self._empty = not any(p.include is not None for p in self._spec.patterns)
+        self._spec = _compiled(self._patterns) if self._patterns else None
+        self._empty = not (self._spec and any(p.include is not None for p in self._spec.patterns))
         self._directories: dict[bytes, int | None] = {}
 
     def __bool__(self) -> bool:
@@ -81,5 +79,15 @@ class ExcludeRules:
 
     def _match(self, relative: bytes, *, directory: bool) -> int | None:
         text = os.fsdecode(relative)
+        assert self._spec is not None, "nobody asks where there are no patterns"
         result = self._spec.check_file(text + "/" if directory else text)
         return result.index if result.include else None
+
+
+def _compiled(patterns: Sequence[str]) -> "GitIgnoreSpec":
+    from pathspec import GitIgnoreSpec  # takes as long to load as all of this folder
+
+    try:
+        return GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        raise ConfigInvalid(f"exclude pattern cannot be used: {error}") from error
