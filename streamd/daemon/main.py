@@ -24,6 +24,7 @@ from streamd.config.model import Config
 from streamd.daemon.following import describe_keys
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.http import HttpServer
+from streamd.daemon.memory import settle
 from streamd.daemon.meters import Meters
 from streamd.daemon.notify import Notifier, listen_fds
 from streamd.daemon.protection import CLEAN_KEY
@@ -99,6 +100,7 @@ class Daemon:
             services = services_of(self, host, self.upkeep, self._notifier)
             if announce is not None:
                 services["announce"] = lambda: announce(self)
+            settle()
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(run(), name=name) for name, run in services.items()]
                 address = self.config.metrics.address
