@@ -21,6 +21,7 @@ from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
 from streamd.model.record import SOURCE_KEY, Op, Record, dirent_key, version_key
 
+CHILDREN_MAX = 1000  # of a directory that goes, at a time
 _SET = int(Op.SET)
 _ENCODE = msgspec.msgpack.Encoder().encode
 
@@ -117,16 +118,19 @@ class TreeWriter:
         pending = [(parent, name, fid, entry_type)]
         while pending:
             parent, name, fid, entry_type = pending.pop()
-            if entry_type == EntryType.DIRECTORY:
-                children = self._connection.execute(
-                    "SELECT name, fid, type FROM dirent WHERE parent = ?", (fid,)
-                ).fetchall()
-                if children:  # first the children, then this entry again
-                    pending.append((parent, name, fid, entry_type))
-                    pending.extend((fid, *child) for child in children)
-                    continue
+            is_directory = entry_type == EntryType.DIRECTORY
+            if is_directory and (children := self._some_children(fid)):
+                pending.append((parent, name, fid, entry_type))  # first these, then this again
+                pending.extend((fid, *child) for child in children)
+                continue
             self._drop_entry(parent, name, fid, entry_type)
             self._drop_link(fid)
+
+    def _some_children(self, fid: int) -> list[tuple[bytes, int, int]]:
+        """Return entries of a directory, not all at once: there may be millions."""
+        return self._connection.execute(
+            "SELECT name, fid, type FROM dirent WHERE parent = ? LIMIT ?", (fid, CHILDREN_MAX)
+        ).fetchall()
 
     def _drop_entry(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
         self._connection.execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
@@ -179,11 +183,9 @@ class TreeWriter:
         row = self._connection.execute("SELECT links FROM node WHERE fid = ?", (fid,)).fetchone()
         if row is None or row[0] > 0:
             return
-        children = self._connection.execute(
-            "SELECT name, fid, type FROM dirent WHERE parent = ?", (fid,)
-        ).fetchall()
-        for child in children:
-            self._unlink(fid, *child)
+        while children := self._some_children(fid):
+            for child in children:
+                self._unlink(fid, *child)
         self._forget_node(fid)
 
     def _apply_run(self, intents: list[Intent]) -> list[Intent]:

@@ -39,6 +39,11 @@ def log(tmp_path: Path) -> list[str]:
     return (tmp_path / "log").read_text().split("\n")[:-1]
 
 
+def hook_runs(daemon: Daemon) -> dict[tuple[str, str], float]:
+    samples = daemon.metrics("streamd_hook_runs_total")
+    return {(labels["hook"], labels["result"]): value for labels, value in samples}
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("failure", ["mark", "refuse"])
 def test_hooks_run_in_pairs_and_a_failing_one_marks_or_refuses(tmp_path, hook, failure) -> None:
@@ -84,12 +89,14 @@ def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) 
         (tmp_path / "broken").unlink()
         daemon.wait_protected()
         assert daemon.command("cat", "tree:f") == "second"
-        runs = {
-            (labels["hook"], labels["result"]): value
-            for labels, value in daemon.metrics("streamd_hook_runs_total")
-        }
-        assert runs["before_capture", "failed"] >= 1
-        assert runs["before_capture", "ok"] == runs["after_capture", "ok"]
+        assert hook_runs(daemon)["before_capture", "failed"] >= 1
+        until = time.monotonic() + 60  # durable comes first, then the hook after the capture
+        while True:
+            runs = hook_runs(daemon)
+            if runs["before_capture", "ok"] == runs["after_capture", "ok"]:
+                break
+            assert time.monotonic() < until, runs
+            time.sleep(0.1)
         daemon.stop()
 
 

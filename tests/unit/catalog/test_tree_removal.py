@@ -1,0 +1,56 @@
+"""A directory goes with everything below it, however much that is, and never all at once in memory."""
+
+import itertools
+import sqlite3
+
+import pytest
+
+from streamd.catalog import tree
+from streamd.catalog.db import Catalog
+from streamd.catalog.tree import Intent, SourceState, TreeWriter, load_source
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat
+from streamd.model.ids import SourceId
+from streamd.model.record import Op
+
+
+def stat(kind: EntryType, ino: int) -> HostStat:
+    return HostStat(int(kind), 0o755, 0, 0, 0, 1, 1, 1, ino, 1, 0)
+
+
+def replace(connection: sqlite3.Connection, state: SourceState, other: Intent) -> None:
+    writer = TreeWriter(connection, state)
+    writer.apply([other])
+    writer.finish()
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_a_large_directory_goes_page_by_page_and_children_first(tmp_path, monkeypatch, how) -> None:
+    monkeypatch.setattr(tree, "CHILDREN_MAX", 7)
+    catalog, fids = Catalog(str(tmp_path)), itertools.count(100)
+    state = catalog.write_now(load_source, "s", SourceId(bytes(16)))
+
+    def intent(parent: int, name: bytes, kind: EntryType) -> Intent:
+        fid = next(fids)
+        return Intent(parent, name, fid, stat(kind, fid), b"version", again=False, is_fresh=True)
+
+    top = intent(-state.number, b"/r", EntryType.DIRECTORY)
+    inner = intent(top.fid, b"inner", EntryType.DIRECTORY)
+    files = [intent(top.fid, b"f%d" % n, EntryType.REGULAR) for n in range(50)]
+    files += [intent(inner.fid, b"g%d" % n, EntryType.REGULAR) for n in range(50)]
+    catalog.write_now(lambda c: TreeWriter(c, state).apply([top, inner, *files]))
+    assert state.key_count == 2 * 102
+    state.records.clear()
+    if how == "removed":
+        catalog.write_now(lambda c: TreeWriter(c, state).remove(-state.number, b"/r"))
+        assert (state.key_count, state.total % (1 << 256)) == (0, 0)
+    else:
+        other = intent(-state.number, b"/r", EntryType.REGULAR)
+        catalog.write_now(replace, state, other)
+        assert state.key_count == 2
+    deleted = [key for op, key, _ in state.records if op == Op.DEL]
+    assert len(deleted) == len(set(deleted)) == 2 * 102
+    with catalog.reader() as connection:
+        left = connection.execute("SELECT count(*) FROM dirent").fetchone()
+    assert left == (0 if how == "removed" else 1,)
+    catalog.close()
