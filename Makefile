@@ -38,7 +38,9 @@ check: static                      ## static checks and quick tests: under a min
 	$(BIN)/pytest -q -n 2 -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
 
 cover: setup                       ## every branch of the pure core is run by a quick test
-	$(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q -m "$(QUICK)" tests/unit tests/property
+	$(BIN)/coverage erase
+	$(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q -n 2 -m "$(QUICK)" tests/unit tests/property
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include=$(CORE) --skip-covered --show-missing --fail-under=100
 
 test: setup                        ## everything, with the services that it needs
