@@ -1,6 +1,6 @@
 """T-F3: what a name leads to is swapped while it is read, and nothing outside is ever read.
 
-STREAMD_SWAPS (default 2,000; 100,000 for acceptance) says how often.
+STREAMD_SWAPS (default 800; 100,000 for acceptance) says how often.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from integration.watch_tools import make_source
 
 from streamd.sources.port import Outcome, ReadRequest
 
-SWAPS = int(os.environ.get("STREAMD_SWAPS", "2000"))
+SWAPS = int(os.environ.get("STREAMD_SWAPS", "800"))
 INSIDE, OUTSIDE = b"inside", b"SECRET"
 
 

@@ -1,6 +1,6 @@
 """A log to which a little is appended again and again costs about what was appended.
 
-STREAMD_LOG_MIB (default 8; 100 for acceptance) is its size, STREAMD_APPENDS (default 60; 1,000) how
+STREAMD_LOG_MIB (default 8; 100 for acceptance) is its size, STREAMD_APPENDS (default 32; 1,000) how
 often 200 bytes are appended, ten times a second. Figures are printed (`pytest -s`).
 """
 
@@ -13,9 +13,9 @@ from system.tree import directory_bytes
 
 MIB = 1 << 20
 SIZE = int(os.environ.get("STREAMD_LOG_MIB", "8")) * MIB
-APPENDS = int(os.environ.get("STREAMD_APPENDS", "60"))
+APPENDS = int(os.environ.get("STREAMD_APPENDS", "32"))
 APPENDED = 200
-FIRST = 10  # appends until the daemon knows that it grows
+FIRST = 5  # appends until the daemon knows that it grows
 
 
 @pytest.mark.timeout(240 + APPENDS // 2)
