@@ -199,16 +199,16 @@ def build(
     trailer = 0 if signer is None else TRAILER_SIZE
     end = sections[-1].offset + sections[-1].size if sections else len(head)
     padding = padded_size(end + trailer) - end - trailer
-    out = bytearray(head)
+    whole: list[Buffer] = [head]
     salt = _salt_of(head)
     for draft, _, parts, _, _ in packed:
         if draft.source == UNSEALED:
-            for part in parts:
-                out += part
+            whole += parts
         else:
             key = _section_key(secrets[draft.source], salt, draft.tag)
-            out += crypto.encrypt(crypto.cipher_for(key), 0, parts[0], head)
-    out += entropy.token(padding)
+            whole.append(crypto.encrypt(crypto.cipher_for(key), 0, parts[0], head))
+    whole.append(entropy.token(padding))
+    out = bytearray().join(whole)  # at once: growing it would move what is there several times
     if signer is not None:
         hashed = crypto.digest(out)
         out += hashed + signer.sign(_SIGNED_CONTEXT + hashed) + TRAILER_MAGIC
