@@ -146,9 +146,10 @@ class ListingCheck:
     async def _check_left(self) -> None:
         """What this host has put, and nothing has deleted, must be there: the journal's end, too.
 
+        That packs are needed shows elsewhere, and what nobody needs, or was healed, is no loss.
         One listing is not believed: each is asked for by its name.
         """
-        left = sorted(name for name in self._left if layout.parse_condemn_name(name) is None)
+        left = sorted(name for name in self._left if _is_history(name))
         doomed = await read_doomed(self._vault) if left else set()
         for name in [name for name in left if name not in doomed][:LEFT_MAX]:
             try:
@@ -201,6 +202,17 @@ def is_known_name(name: str) -> bool:
             layout.parse_condemn_name,
             layout.parse_history_name,
             layout.parse_index_name,
+        )
+    )
+
+
+def _is_history(name: str) -> bool:
+    return any(
+        parse(name) is not None
+        for parse in (
+            layout.parse_segment_name,
+            layout.parse_epoch_name,
+            layout.parse_checkpoint_name,
         )
     )
 
