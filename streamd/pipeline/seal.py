@@ -56,7 +56,7 @@ class Effect(NamedTuple):
     how: Compression
     plain_bytes: int
     stored_bytes: int
-    seconds: float
+    seconds: float  # running, or ready and without a processor
     cpu_seconds: float
 
 
@@ -149,10 +149,11 @@ class Sealer:
             plain = b"".join([arena[p.offset : p.offset + p.size] for p in group])
         ids = b"".join([piece.id for piece in group if piece.id is not None])
         how = self._compression()
-        began, cpu_began = work_seconds()
+        ran, waited = work_seconds()
         frame = sealer.seal(plain, ids, sizes, codec=how.codec, level=how.level)
-        ended, cpu_ended = work_seconds()
-        self._sealed(Effect(how, len(plain), len(frame.data), ended - began, cpu_ended - cpu_began))
+        ran_since, waited_since = work_seconds()
+        cpu, wait = ran_since - ran, waited_since - waited
+        self._sealed(Effect(how, len(plain), len(frame.data), cpu + wait, cpu))
 
     def seal_pages(self, pages: dict[bytes, bytes], lane: Lane, sequence: int) -> SealedContent:
         """Seal chunk-list pages that the vault does not have, as META frames."""

@@ -56,7 +56,7 @@ class Signals:
     behind: float = 0.0  # packs that wait for the local disk
     pile_bytes: int = 0  # durable here, and not yet in the container
     uplink_bytes_per_second: float = 0.0  # what it takes; 0: there is none, or nothing was sent yet
-    granted: float = 1.0  # processor seconds that a second of compressing got
+    granted: float = 1.0  # of the time in which compressing could have run, it did
     fair: float = 1.0  # what it gets when nobody but our own threads wants processors
     processors: float = 1.0
     seconds_per_byte: float = 0.0  # of processor, at BALANCED; 0: nothing was compressed yet
