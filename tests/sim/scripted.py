@@ -103,9 +103,9 @@ class ModelFs:
 
     # -- the oracle ------------------------------------------------------------------------------
 
-    def _log(self) -> None:
+    def _log(self, *, at_us: int = 0) -> None:
         now = {path: (node, node.value()) for path, node in self.walk()}
-        at_us = self.last_change_us = self._now_us()
+        at_us = self.last_change_us = at_us or self._now_us()
         for path in now.keys() | self._last.keys():
             node, value = now.get(path, (None, None))
             before, value_before = self._last.get(path, (None, None))
@@ -261,7 +261,7 @@ class ModelFs:
         self._attach(new, new_name, first)
         self._attach(old, old_name, second)
         first.ctime_ns = second.ctime_ns = self._tick()
-        self._log()
+        self._log(at_us=self.last_change_us)
         for listener in self.listeners:
             listener(old, old_name, second, True, False)
             listener(new, new_name, first, True, False)
