@@ -73,7 +73,8 @@ class TreeWriter:
     def __init__(self, connection: sqlite3.Connection, state: SourceState) -> None:
         self._connection = connection
         self._state = state
-        self.dropped: list[Intent] = []  # not (wholly) recorded: their place needs another look
+        self.dropped: list[Intent] = []  # not recorded: they had no place, and need another look
+        self.unsure: list[Intent] = []  # recorded by name; the file is not as it was seen there
         self._nameless: set[int] = set()  # lost their last name; may get another until `finish`
         self._buried: set[tuple[int, bytes]] | None = None  # what was below those that got none
 
@@ -159,11 +160,6 @@ class TreeWriter:
         rest = list(intents)
         while rest:
             rest = self._apply_run(rest)
-
-    def take_dropped(self) -> list[Intent]:
-        """Return what was dropped since this was last asked."""
-        dropped, self.dropped = self.dropped, []
-        return dropped
 
     def finish(self) -> set[tuple[int, bytes]]:
         """Remove what was replaced and got no other name; return what went with it, by place.
@@ -306,7 +302,7 @@ class TreeWriter:
         """Record the file itself, or check that it is recorded as it was seen."""
         if intent.version is None:
             if not self._is_as_seen(intent, fresh):
-                self.dropped.append(intent)  # the name is right; the file needs another look
+                self.unsure.append(intent)
             return
         fid = intent.fid
         pending = fresh.get(fid)

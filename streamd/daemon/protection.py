@@ -450,9 +450,10 @@ class Protection:
             self.progress.owe(ready.owed, (*ready.good_paths, *ready.absent))
         if ready.again or ready.racy or ready.lost:
             self._noticing.stir()
-        if ready.lost and self.progress.is_watching:  # what was recorded at that instant never was
+        if ready.is_torn and self.progress.is_watching:
             self._gaps.begin(at_us, UNSETTLED, b"")
             self._meters.unsettled(self.name)
+            _LOG.warning("cut-unsettled", source=self.name, reason="an entry had no place")
         if at_us:
             self._meters.point(self.name, at_us)
         self._surveying.committed(ready.survey_done)

@@ -48,6 +48,7 @@ class DataMetrics(MetricSet):
             "compressed_bytes_total",
             "Plain bytes compressed, by how: `auto` chooses by what is short.",
             ("compression",),
+            compression=("lz4", "zstd:1", "zstd:3", "zstd:6", "zstd:9"),  # what `auto` may choose
         )
         self.pack_target_bytes = self._gauge(
             "pack_target_bytes", "How large a pack is filled: it follows the uplink."

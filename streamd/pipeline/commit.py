@@ -248,11 +248,13 @@ class Journal:
     @staticmethod
     def _apply(tree: TreeWriter, entry: Entry) -> set[tuple[int, bytes]]:
         """Record what a finding says of the tree; return the places that need another look."""
+        tree.dropped, tree.unsure = [], []
         tree.describe(entry.source.info)
         tree.apply(entry.ready.intents)
         for parent, name in entry.ready.gone:
             tree.remove(parent, name)
-        return {(intent.parent, intent.name) for intent in tree.take_dropped()}
+        entry.ready.is_torn = bool(tree.dropped)
+        return {(intent.parent, intent.name) for intent in (*tree.dropped, *tree.unsure)}
 
     @staticmethod
     def _note(

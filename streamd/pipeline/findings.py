@@ -76,6 +76,7 @@ class Ready:
     racy: dict[bytes, int] = field(default_factory=dict)  # and at these: captured at an instant
     slipped: list[DirtyPlace] = field(default_factory=list)  # those that were not there any more
     lost: list[DirtyPlace] = field(default_factory=list)  # and these: the commit had no place
+    is_torn: bool = False  # something of it had no place: what was recorded never was
     later: list[bytes] = field(default_factory=list)  # and these after a while
     owed: dict[bytes, int] = field(default_factory=dict)  # failed: waiting since
     inline_data: list[SealedBatch] = field(default_factory=list)

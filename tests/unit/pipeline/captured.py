@@ -80,7 +80,7 @@ class Captured:
             self.in_flight.settle([(found.parent, found.name) for found in finding.found])
             self.in_flight.settle(finding.gone)
             writer.finish()
-            dropped += writer.dropped
+            dropped += [*writer.dropped, *writer.unsure]
         return dropped
 
     def capture(self) -> list[Finding]:
