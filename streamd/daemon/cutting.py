@@ -63,6 +63,7 @@ class Cutting:
         picked = await self._surveying.pick(number, LIVE, LIVE_PLACES_MAX)
         if not picked:
             return None
+        began_us = self._progress.drained_us
         begun = _Begun(number, picked, is_promised=is_promised)
         begun.begin(since_us)
         unsettled = self._gaps.of(UNSETTLED)
@@ -73,7 +74,9 @@ class Cutting:
             self._surveying.let_go(cut)
             raise
         if doubt:
-            self._gaps.begin(self._progress.drained_us, UNSETTLED, b"")
+            # A part may have been recorded long before the end.
+            start_us = began_us if cut.is_broken else self._progress.drained_us
+            self._gaps.begin(start_us, UNSETTLED, b"")
             self._meters.unsettled(self._name)
             _LOG.warning("cut-unsettled", source=self._name, reason=doubt)
         closed = [] if doubt else self._gaps.close(unsettled, self._progress.drained_us)
