@@ -11,6 +11,12 @@ REGRESS := --quick --rounds 3 --only SMALL
 # sets of bytes in one order, so that a simulated schedule is the same each time
 export PYTHONHASHSEED ?= 0
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
+# long tests stand side by side: whoever has nothing left takes some of them
+BOTH   := -n 2 --dist worksteal
+# tests that mostly wait: a file of them at a time on each core, but for those that change the kernel's
+# settings, or are about time itself
+BOTH_WAIT := -n 2 --dist loadfile
+ALONE  := $(addprefix tests/system/test_,chaos.py source_faults.py events.py continuous.py systemd.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
@@ -35,19 +41,20 @@ static: setup                      ## style, types, layers
 	$(BIN)/lint-imports
 
 check: static                      ## static checks and quick tests: under a minute, no network
-	$(BIN)/pytest -q -n 2 -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
+	$(BIN)/pytest -q $(BOTH) -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
 
 cover: setup                       ## every branch of the pure core is run by a quick test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q -n 2 -m "$(QUICK)" tests/unit tests/property
+	$(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q $(BOTH) -m "$(QUICK)" tests/unit tests/property
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include=$(CORE) --skip-covered --show-missing --fail-under=100
 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
-	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest -n 2 $(TIMELESS)
-	$(BIN)/pytest $(TIMELESS:%=--ignore=%)
+	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest $(BOTH) $(TIMELESS)
+	$(BIN)/pytest $(BOTH_WAIT) tests/integration tests/system $(ALONE:%=--ignore=%)
+	$(BIN)/pytest $(ALONE)
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours
 	sh scripts/run_demo.sh $(DIR)
