@@ -16,7 +16,7 @@ BOTH   := -n 2 --dist worksteal
 # tests that mostly wait: a file of them at a time on each core, but for those that change the kernel's
 # settings, or are about time itself
 BOTH_WAIT := -n 2 --dist loadfile
-ALONE  := $(addprefix tests/system/test_,chaos.py source_faults.py events.py continuous.py systemd.py)
+ALONE  := $(addprefix tests/system/test_,chaos.py source_faults.py events.py continuous.py systemd.py growing_log.py sink.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
