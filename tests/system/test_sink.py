@@ -11,7 +11,7 @@ from bench.sink import compare
 
 MIB = int(os.environ.get("STREAMD_SINK_MIB", "192"))
 RATIO_MIN = 0.8
-CPU_SECONDS_PER_GB_MAX = 1.2
+CPU_RATIO_MAX = 1.4  # to the bare client's: processors differ; the absolute goal is for the bench
 ROUNDS, TRIES = 2, 4
 
 
@@ -25,7 +25,7 @@ def test_the_adapter_costs_little_more_than_the_client_beneath() -> None:
         seen.append((ours, bare))
         if (
             ours.megabytes_per_second >= RATIO_MIN * bare.megabytes_per_second
-            and ours.cpu_seconds_per_gb <= CPU_SECONDS_PER_GB_MAX
+            and ours.cpu_seconds_per_gb <= CPU_RATIO_MAX * bare.cpu_seconds_per_gb
         ):
             return
     raise AssertionError(seen)
