@@ -1,6 +1,6 @@
 """kill -9 at any moment loses nothing, needs no operator and leaves no litter.
 
-STREAMD_KILLS (default 10; 200 for acceptance) says how often.
+STREAMD_KILLS (default 20; 200 for acceptance) says how often.
 """
 
 import os
@@ -13,7 +13,7 @@ from system.daemon_process import Daemon
 from system.load import Load
 from system.tree import difference, listing
 
-KILLS = int(os.environ.get("STREAMD_KILLS", "10"))
+KILLS = int(os.environ.get("STREAMD_KILLS", "20"))
 RATE = float(os.environ.get("STREAMD_KILL_RATE", "250"))
 SEED = int(os.environ.get("STREAMD_KILL_SEED", "4"))
 
