@@ -1,6 +1,8 @@
 """What all tests share: Hypothesis profiles, golden files, and no skipped test in CI."""
 
 import os
+import subprocess
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -70,9 +72,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = left
 
 
+class _OwnDirectory:
+    """Each run has a temporary directory of its own, and takes it away when all went well.
+
+    pytest would keep the last three below one name and remove older ones by itself, which ends with
+    a RecursionError at a tree as deep as ours may be: what one run left made another one fail.
+    """
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._path = tempfile.mkdtemp(prefix="streamd-tests-")
+        config.option.basetemp = self._path
+
+    # after the fixtures of the whole session, which pytest's own plugins end in the same hook
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if session.exitstatus == pytest.ExitCode.OK or os.environ.get("CI"):
+            subprocess.run(["rm", "-rf", "--one-file-system", self._path], check=False)
+
+
+# before pytest makes its factory of temporary directories from this
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI"):
         config.pluginmanager.register(_SkipWatch(), "no-skips-in-ci")
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker and not config.option.basetemp:
+        config.pluginmanager.register(_OwnDirectory(config), "own-directory")
 
 
 @pytest.fixture
