@@ -9,20 +9,18 @@ golden test calls `pages()` and compares.
 """
 
 import sys
-import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import typer
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 from typer.core import TyperGroup
 
 from streamd.cli.errors_command import report
 from streamd.cli.lazy import TABLE, Group, build_group
 from streamd.cli.main import HELP, root_options
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
+from streamd.config.table import Setting, Table
 from streamd.config.toml import to_toml
 from streamd.errors import ExitCode
 
@@ -59,8 +57,8 @@ _NAMED = {"sources": "sources.NAME", "policies": "policies.NAME"}
 def config_page() -> str:
     """Return the reference of the configuration, from its model."""
     parts = [_GENERATED, _CONFIG_HEAD, "## Before any table\n", _table_of(Config, "")]
-    for name, field in Config.model_fields.items():
-        model = _model_in(field.annotation)
+    for name, field in Config.settings.items():
+        model = field.kind.table()
         if model is None:
             continue
         key = _NAMED.get(name, name)
@@ -72,45 +70,34 @@ def config_page() -> str:
 
 
 def _default_policy() -> str:
-    shown = DEFAULT_POLICY.model_dump(mode="json", by_alias=True)
+    shown = DEFAULT_POLICY.written()
     return (
         "A source that names no policy has the built-in one, unless a policy of this name is given:"
         f"\n\n```toml\n{to_toml({'policies': {'default': shown}})}```\n"
     )
 
 
-def _table_of(model: type[BaseModel], prefix: str) -> str:
+def _table_of(model: type[Table], prefix: str) -> str:
     """Return a Markdown table of the keys of `model` that are no tables themselves."""
     from streamd.config.diff import needs_restart
 
     rows = ["| Key | Default | Meaning |", "|---|---|---|"]
-    for name, field in model.model_fields.items():
-        if _model_in(field.annotation) is not None:
+    for field in model.settings.values():
+        if field.kind.table() is not None:
             continue
-        key = str(field.validation_alias or name)
+        key = field.key
         restart = " *restart*" if needs_restart(f"{prefix}.{key}") else ""
-        rows.append(f"| `{key}` | {_default(model, name, field)} | {field.description}{restart} |")
+        rows.append(f"| `{key}` | {_default(field)} | {field.description}{restart} |")
     return "\n".join(rows) + "\n"
 
 
-def _default(model: type[BaseModel], name: str, field: FieldInfo) -> str:
-    if field.is_required():
+def _default(field: Setting) -> str:
+    if field.is_required:
         return "*required*"
-    key = str(field.validation_alias or name)
-    # only this field, as a file would say it
-    sample = model.model_construct(**{name: field.default})
-    value = sample.model_dump(mode="json", by_alias=True, include={name})[key]
+    value = field.written(field.default)
     if value is None or value in ("", []):
         return ""
     return f"`{to_toml({'x': value}).removeprefix('x = ').strip()}`"
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the table inside `Table`, `Table | None`, `dict[str, Table]` or a list of them."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    found = (_model_in(argument) for argument in typing.get_args(annotation))
-    return next((model for model in found if model is not None), None)
 
 
 # -- errors ------------------------------------------------------------------------------------

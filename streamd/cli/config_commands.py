@@ -77,8 +77,8 @@ def show() -> None:
 def effective(config: Config) -> dict[str, Any]:
     """Return `config` by its TOML keys, with the built-in policy where a source uses it."""
     used = {source.policy: config.policy_of(name) for name, source in config.sources.items()}
-    whole = config.model_copy(update={"policies": {**used, **config.policies}})
-    return whole.model_dump(mode="json", by_alias=True, exclude_none=True)
+    whole = config.but(policies={**used, **config.policies})
+    return whole.written()
 
 
 def diff(

@@ -16,7 +16,7 @@ import msgspec
 import typer
 from typer.exceptions import TyperException
 
-from streamd.cli import context
+from streamd.cli import context, plain_values
 from streamd.cli.lazy import TABLE, ConfigOption, JsonOption, build_group
 from streamd.errors import ConfigInvalid, ExitCode, StreamdError, UsageInvalid
 
@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
+    plain_values.install()
     group = build_group("streamd", TABLE, help=HELP, callback=root_options)
     if not arguments:
         group.main(["--help"], prog_name="streamd", standalone_mode=False)

@@ -48,20 +48,18 @@ def _kit_url(path: str) -> str:
 
 
 def _config_at(url: str, base: "Config | None") -> "Config":
-    from pydantic import ValidationError
-
-    from streamd.config.model import Config
+    from streamd.config.model import Config, VaultConfig
     from streamd.errors import UsageInvalid
 
     try:
-        config = Config.model_validate({"vault": {"url": url}})
-    except ValidationError as error:
-        raise UsageInvalid(f"{url} is no address of a vault: {error.errors()[0]['msg']}") from error
+        config = Config(vault=VaultConfig(url=url))
+    except ValueError as error:
+        raise UsageInvalid(f"{url} is no address of a vault: {error}") from error
     if base is None:
         return config
     if base.vault.url == url:
         return base
-    return config.model_copy(update={"timezone": base.timezone, "policies": base.policies})
+    return config.but(timezone=base.timezone, policies=base.policies)
 
 
 def offer() -> "KeyOffer":

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Final
 
-from streamd.config.model import Config, Table
+from streamd.config.model import Config
+from streamd.config.table import Table
 
 # what is opened once at start, and would have to be closed under the work in progress
 RESTART_KEYS: Final = frozenset({"local.path", "daemon.state", "daemon.socket", "metrics.listen"})
@@ -61,15 +62,15 @@ def _changed_keys(old: Config, new: Config) -> list[str]:
 def _flat(config: Config) -> dict[str, object]:
     """Return every value by its dotted TOML key, one level of tables deep."""
     flat: dict[str, object] = {}
-    for name, info in type(config).model_fields.items():
+    for name, declared in config.settings.items():
         value = getattr(config, name)
         if name == "sources" or value is None:
             continue
         if isinstance(value, dict):
             flat.update({f"{name}.{key}": entry for key, entry in value.items()})
         elif isinstance(value, Table):
-            for inner, inner_info in type(value).model_fields.items():
-                flat[f"{name}.{inner_info.validation_alias or inner}"] = getattr(value, inner)
+            for inner, below in value.settings.items():
+                flat[f"{name}.{below.key}"] = getattr(value, inner)
         else:
-            flat[str(info.validation_alias or name)] = value
+            flat[declared.key] = value
     return flat

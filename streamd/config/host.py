@@ -10,12 +10,11 @@ import threading
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from pydantic import SecretStr
-
 from streamd.config.load import report
 from streamd.config.model import Config, SecretSource
 from streamd.config.programs import ProgramUnusable, find_program
-from streamd.config.rules import Problem, contains, own_directories
+from streamd.config.rules import contains, own_directories
+from streamd.config.table import Problem
 from streamd.errors import ConfigInvalid, SecretUnreadable
 
 _ANSWER_SECONDS: Final = 5.0  # a file system that takes longer hangs
@@ -28,6 +27,22 @@ _SECRET_KINDS = (
     "certificate",
     "proxy_password",
 )
+
+
+class SecretText:
+    """A secret that does not show itself where it is printed."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def get_secret_value(self) -> str:
+        """Return the secret itself."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "SecretText('**********')"
 
 
 def check_host(config: Config) -> None:
@@ -44,7 +59,7 @@ def check_host(config: Config) -> None:
         raise ConfigInvalid(f"{count} with the configuration on this host", problems=listed)
 
 
-def read_secret(source: SecretSource) -> SecretStr:
+def read_secret(source: SecretSource) -> SecretText:
     """Return the secret without its final newline. Raises SecretUnreadable."""
     path = secret_path(source)
     try:
@@ -59,7 +74,7 @@ def read_secret(source: SecretSource) -> SecretStr:
         raise SecretUnreadable(f"{path}: not UTF-8 text", path=path) from None
     if not text or len(raw) > _SECRET_SIZE_MAX:
         raise SecretUnreadable(f"{path}: {'too long' if text else 'empty'}", path=path)
-    return SecretStr(text)
+    return SecretText(text)
 
 
 def secret_path(source: SecretSource) -> str:

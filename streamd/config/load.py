@@ -9,21 +9,17 @@ import glob
 import os
 import re
 import tomllib
-import typing
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from streamd.config.locate import KeyPath, Place, Places, locate
 from streamd.config.model import Config
-from streamd.config.rules import Problem, check, nearest
+from streamd.config.rules import check
+from streamd.config.table import Problem, Reading, dotted
 from streamd.errors import ConfigInvalid
 
 _LINE = re.compile(r" ?\(at (?:line (\d+), column \d+|end of document)\)")
-_ROUNDS_MAX: Final = 20  # each round takes at least one wrong key away; see `_validated`
 
 
 @dataclass(slots=True)
@@ -46,7 +42,10 @@ def load(path: str) -> Config:
         _read(file, gathered)
     if gathered.problems:
         raise _invalid(path, gathered.problems)
-    config, problems = _validated(gathered.data)
+    reading = Reading(is_file=True)
+    # without its wrong keys, so that the rules between keys can be checked in the same run
+    config: Config = Config.read(gathered.data, (), reading)
+    problems = reading.problems
     known = [problem.key for problem in problems]  # a key taken away is not missing
     problems += [
         found
@@ -68,7 +67,7 @@ def report(
     for problem in problems:
         place = places.find(problem.key)
         hint = f'; did you mean "{problem.hint}"?' if problem.hint else ""
-        found[f"{place}: {_dotted(problem.key)}: {problem.message}{hint}"] = place
+        found[f"{place}: {dotted(problem.key)}: {problem.message}{hint}"] = place
     return tuple(sorted(found, key=lambda line: (order.get(found[line].file, 0), found[line].line)))
 
 
@@ -76,16 +75,6 @@ def _invalid(path: str, problems: Iterable[str]) -> ConfigInvalid:
     listed = tuple(problems)
     count = "1 problem" if len(listed) == 1 else f"{len(listed)} problems"
     return ConfigInvalid(f"{count} in the configuration {path}", problems=listed)
-
-
-def _dotted(key: KeyPath) -> str:
-    """Return for example `sources.web.paths[0]`."""
-    parts = [f"[{part}]" if isinstance(part, int) else f".{_quoted(part)}" for part in key]
-    return "".join(parts).removeprefix(".")
-
-
-def _quoted(part: str) -> str:
-    return part if part.replace("-", "_").isidentifier() else f'"{part}"'
 
 
 # -- files -------------------------------------------------------------------------------------
@@ -137,7 +126,7 @@ def _merge(
                 old.append(table)
         else:
             here, there = places.get(key), gathered.places.get(key)
-            gathered.problems.append(f"{here}: {_dotted(key)}: is set already at {there}")
+            gathered.problems.append(f"{here}: {dotted(key)}: is set already at {there}")
 
 
 def _is_tables(value: object) -> bool:
@@ -156,107 +145,5 @@ def _take_places(
             target[(*(renamed or key), *found[len(key) :])] = place
 
 
-# -- validation --------------------------------------------------------------------------------
-
-
-def _validated(data: dict[str, Any]) -> tuple[Config, list[Problem]]:
-    """Return the configuration without its wrong keys, and what is wrong with those.
-
-    The rules between keys can then be checked in the same run. Only the first round's problems
-    count: later ones are consequences of what was taken away.
-    """
-    problems: list[Problem] | None = None
-    for _ in range(_ROUNDS_MAX):
-        try:
-            config = Config.model_validate(data, context={}, by_alias=True, by_name=False)
-        except ValidationError as error:
-            details = error.errors(include_url=False, include_context=True)
-            if problems is None:
-                problems = [_problem(d) for d in details if not _is_consequence(d, details)]
-            for detail in reversed(details):
-                _take_away(data, _key_of(detail))
-        else:
-            return config, problems or []
-    return Config(), problems or []
-
-
-def _is_consequence(detail: ErrorDetails, others: list[ErrorDetails]) -> bool:
-    """Return whether a list is only too short because its elements are wrong."""
-    key = detail["loc"]
-    return detail["type"] == "too_short" and any(
-        other["loc"][: len(key)] == key and other is not detail for other in others
-    )
-
-
-def _key_of(detail: ErrorDetails) -> KeyPath:
-    """Return the key at fault; for a missing key, the table that lacks it."""
-    key = tuple(part for part in detail["loc"] if part != "[key]")
-    return key[:-1] if detail["type"] == "missing" else key
-
-
-def _take_away(data: Any, key: KeyPath) -> None:
-    for part in key[:-1]:
-        try:
-            data = data[part]
-        except (KeyError, IndexError, TypeError):
-            return
-    if isinstance(data, list) and isinstance(key[-1], int) and key[-1] < len(data):
-        del data[key[-1]]
-    elif isinstance(data, dict):
-        data.pop(key[-1], None)
-
-
-def _problem(detail: ErrorDetails) -> Problem:
-    """Return pydantic's complaint in our words."""
-    key = tuple(part for part in detail["loc"] if part != "[key]")
-    hint: str | None = None
-    match detail["type"]:
-        case "extra_forbidden":
-            message, hint = "unknown key", nearest(str(key[-1]), _known_keys(key[:-1]))
-        case "missing":
-            message = "is required"
-        case "literal_error":
-            allowed = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
-            word = str(detail["input"])
-            message, hint = f'"{word}" is none of {", ".join(allowed)}', nearest(word, allowed)
-        case "value_error":
-            message = str(detail["ctx"]["error"])
-        case "too_short":
-            message = "must not be empty"
-        case "greater_than_equal":
-            message = f"must be at least {detail['ctx']['ge']}"
-        case "model_type" | "dict_type":
-            message = f"is a table: write [{_dotted(key)}]"
-        case _:
-            message = _sentence(detail["msg"])
-    return Problem(key, message, hint)
-
-
 def _sentence(text: str) -> str:
     return text[:1].lower() + text[1:]
-
-
-def _known_keys(table: KeyPath) -> list[str]:
-    """Return the keys that the table at `table` may have."""
-    model: Any = Config
-    for part in table:
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            model = _element(model)  # the name of a source, or the number of a window
-            continue
-        by_key = {f.validation_alias or name: f for name, f in model.model_fields.items()}
-        model = _unwrapped(by_key[str(part)].annotation)
-    assert issubclass(model, BaseModel), "only a table has unknown keys"
-    return [str(f.validation_alias or name) for name, f in model.model_fields.items()]
-
-
-def _unwrapped(annotation: Any) -> Any:
-    """Return the type inside `X | None`."""
-    arguments = [a for a in typing.get_args(annotation) if a is not type(None)]
-    optional = type(None) in typing.get_args(annotation)
-    return arguments[0] if optional and len(arguments) == 1 else annotation
-
-
-def _element(annotation: Any) -> Any:
-    """Return V of `dict[K, V]` and T of `tuple[T, ...]`."""
-    arguments = [a for a in typing.get_args(annotation) if a is not Ellipsis]
-    return arguments[-1]

@@ -5,13 +5,12 @@ own. What must be true on this machine (paths exist, secrets are private) is in 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Final
 from urllib.parse import urlsplit
 
 from streamd.config.locate import KeyPath
 from streamd.config.model import Config
+from streamd.config.table import Problem, nearest
 
 # for each way to authenticate: the secrets of which one must be named
 _SECRETS: Final = {
@@ -44,22 +43,6 @@ _ONLY_FILES: Final = frozenset(
 )
 # for each kind of source: the key it needs, and those without a meaning
 _KEYS: Final = {"filesystem": ("paths", _ONLY_COMMAND), "command": ("command", _ONLY_FILES)}
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One thing wrong with the key at `key`, and the nearest name that would be right."""
-
-    key: KeyPath
-    message: str
-    hint: str | None = None
-
-
-def nearest(word: str, known: object) -> str | None:
-    """Return the one of `known` that somebody who wrote `word` most likely meant."""
-    assert isinstance(known, list | tuple | dict)
-    matches = get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
 
 
 def check(config: Config) -> tuple[Problem, ...]:
@@ -95,15 +78,14 @@ def _kinds_are_complete(config: Config) -> Iterator[Problem]:
         key = ("sources", name)
         needed, useless = _KEYS[source.kind]
         if not getattr(source, needed):
-            given = needed in source.model_fields_set
+            given = needed in source.given
             yield Problem((*key, needed), "must not be empty" if given else "is required")
-        for attribute in sorted(source.model_fields_set & useless):
-            declared = type(source).model_fields[attribute]
+        for attribute in sorted(source.given & useless):
+            declared = source.settings[attribute]
             if getattr(source, attribute) == declared.default:  # as `config show` prints it
                 continue
-            alias = declared.serialization_alias or attribute
             message = f'has no meaning for a source of kind "{source.kind}"'
-            yield Problem((*key, alias), message)
+            yield Problem((*key, declared.key), message)
         for hook in ("command", "before_capture", "after_capture"):
             words = getattr(source, hook)
             if words and not _is_program(words[0]):

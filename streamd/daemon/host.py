@@ -134,7 +134,7 @@ class Host:
 
     def _settings_of(self, source: SourceConfig) -> bytes:
         """Return what decides what is captured of a source: after a change a scan is needed."""
-        facts = (__version__, source.model_dump_json(), own_paths(self.config))
+        facts = (__version__, repr(source), own_paths(self.config))
         return hashlib.sha256(repr(facts).encode()).digest()
 
     async def finish(self) -> None:

@@ -38,8 +38,7 @@ def hurry() -> None:
     for name in ("FIRST_LOOK_SECONDS", "LOOK_SECONDS"):
         setattr(verification, name, EVERY_SECONDS)
     memory.GIVE_BACK_SECONDS = EVERY_SECONDS
-    RetentionConfig.model_fields["interval_seconds"].default = EVERY_SECONDS
-    RetentionConfig.model_rebuild(force=True)
+    RetentionConfig.settings["interval_seconds"].default = EVERY_SECONDS
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ B = SourceConfig(paths=("/b",))
 
 def test_sources_are_told_by_name() -> None:
     old = Config(sources={"kept": A, "gone": B, "other": B})
-    new = Config(sources={"kept": A, "new": A, "other": B.model_copy(update={"rpo_seconds": 2})})
+    new = Config(sources={"kept": A, "new": A, "other": B.but(rpo_seconds=2)})
     assert diff(old, new) == ConfigChanges(
         added_sources=("new",), removed_sources=("gone",), changed_sources=("other",)
     )

@@ -63,11 +63,9 @@ class Told:
 
     def keep_days(self, count: int) -> None:
         """Keep the last two days and so many days before."""
-        self.config = Config.model_validate(
-            {
-                "sources": {"web": {"paths": ["/srv"], "policy": "short"}},
-                "policies": {"short": {"continuous": "2d", "daily": count}},
-            }
+        self.config = Config(
+            sources={"web": {"paths": ["/srv"], "policy": "short"}},
+            policies={"short": {"continuous": "2d", "daily": count}},
         )
 
     def blocked(self) -> dict[str, float]:
