@@ -21,7 +21,7 @@ from streamd.daemon.lost_threads import call_or_lose
 from streamd.daemon.meters import Meters
 from streamd.effects import MICROSECONDS, Clock
 from streamd.observe.logging import get_logger
-from streamd.observe.metric_set import DESTINATIONS
+from streamd.observe.names import DESTINATIONS
 from streamd.pipeline.jobs import Stream
 
 DIRECTORY: Final = b".streamd"

@@ -93,7 +93,7 @@ class Daemon:
             describe_generation(self)
             describe_keys(host)
             http = HttpServer(
-                self.meters.registry,
+                self.meters.metrics.registry,
                 problem=lambda: "",
                 protection=lambda: http_protections(self.supervisor),
             )

@@ -85,8 +85,8 @@ async def capture(
     return CaptureResult(
         tuple(results),
         loop.time() - started,
-        int(_total(meters, "source_bytes_total")),
-        int(_total(meters, "stored_bytes_total")),
+        meters.source_bytes,
+        meters.stored_bytes,
     )
 
 
@@ -115,16 +115,5 @@ async def _show(protections: list[Protection], meters: Meters, progress: Progres
     with contextlib.suppress(asyncio.CancelledError):
         while True:
             entries = sum(one.progress.entries_scanned for one in protections)
-            progress(entries, int(_total(meters, "source_bytes_total")))
+            progress(entries, meters.source_bytes)
             await asyncio.sleep(0.5)
-
-
-def _total(meters: Meters, name: str) -> float:
-    """Return the sum of a counter over all its labels."""
-    return sum(
-        sample.value
-        for metric in meters.registry.collect()
-        if metric.name == f"streamd_{name.removesuffix('_total')}"
-        for sample in metric.samples
-        if sample.name.endswith("_total")
-    )

@@ -1,15 +1,16 @@
 """How the way to the container is doing, as metrics and log lines."""
 
-from typing import Final
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING, Final
 
 from streamd.effects import MICROSECONDS
 from streamd.errors import StreamdError
 from streamd.observe.logging import get_logger
-from streamd.observe.metrics import Metrics
+from streamd.observe.unheard import unheard
 from streamd.policy.circuit import CAUSES, STATES, Circuit
 from streamd.storage.azure_access import AzureAccess
+
+if TYPE_CHECKING:
+    from streamd.observe.metrics import Metrics
 
 _LOG: Final = get_logger("uplink")
 
@@ -17,7 +18,7 @@ _LOG: Final = get_logger("uplink")
 class UplinkMeters:
     """Implements the observers of `storage.governor`, `storage.azure` and `storage.uplink`."""
 
-    metrics: Metrics
+    metrics: "Metrics"
 
     def observed(
         self,
@@ -89,5 +90,5 @@ class UplinkMeters:
 def silent() -> UplinkMeters:
     """Return one whose metrics nobody asks for: for commands that end soon."""
     meters = UplinkMeters()
-    meters.metrics = Metrics(CollectorRegistry())
+    meters.metrics = unheard()
     return meters

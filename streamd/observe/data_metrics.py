@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from streamd.observe.metric_set import DESTINATIONS, LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
+from streamd.observe.metric_set import LATENCY_BUCKETS, MetricSet
+from streamd.observe.names import DESTINATIONS, SOURCE_LABEL
 
 STEPS: Final = ("read", "chunk", "compress", "encrypt", "pack", "upload", "commit")
 CHUNK_RESULTS: Final = ("new", "duplicate")

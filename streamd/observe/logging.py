@@ -11,15 +11,6 @@ import sys
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, TextIO
 
-# structlog would load rich, a tenth of the time that a command takes to start, for the tracebacks
-# of a console that we do not use.
-_HIDDEN: Final = [name for name in ("rich",) if name not in sys.modules]
-sys.modules.update(dict.fromkeys(_HIDDEN, None))  # type: ignore[arg-type]  # None: cannot be imported
-import structlog  # noqa: E402
-
-for _name in _HIDDEN:
-    del sys.modules[_name]
-
 _VALUE_LENGTH_MAX: Final = 2_000  # a journal line stays readable, and journald does not split it
 _TRACE_LENGTH_MAX: Final = 16_000
 _REDACTED: Final = "[secret]"
@@ -44,6 +35,32 @@ def forget_secrets() -> None:
     _secrets.clear()
 
 
+class _Setup:
+    """What `configure` asked for; carried out when the first line is written.
+
+    A command that ends soon seldom writes one, and need not load what writes it.
+    """
+
+    def __init__(self, stream: TextIO | None, level: int, *, as_json: bool) -> None:
+        self.level = level
+        self._stream = stream
+        self._as_json = as_json
+        self._handler: logging.Handler | None = None
+
+    def carry_out(self) -> logging.Handler:
+        """Set up what writes lines; return the handler for those of libraries."""
+        if self._handler is None:
+            from streamd.observe import rendering
+
+            self._handler = rendering.setup(
+                self._stream, self.level, [redact, truncate], as_json=self._as_json
+            )
+        return self._handler
+
+
+_setup: list[_Setup] = []  # none before `configure`, then the newest
+
+
 def configure(
     *, json: bool | None = None, level: str = "info", stream: TextIO | None = None
 ) -> None:
@@ -55,33 +72,38 @@ def configure(
     """
     terminal = sys.stderr if stream is None else stream
     as_json = _wants_json(terminal) if json is None else json
-    renderer: Any = (
-        structlog.processors.JSONRenderer(ensure_ascii=False)
-        if as_json
-        else structlog.dev.ConsoleRenderer(
-            colors=terminal.isatty(), exception_formatter=structlog.dev.plain_traceback
-        )
-    )
-    shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-        redact,
-        truncate,
-    ]
-    structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_: structlog.PrintLogger(stream or sys.stderr),
-        cache_logger_on_first_use=False,
-    )
-    _configure_foreign(shared, renderer, stream)
+    _setup[:] = [_Setup(stream, _LEVELS[level], as_json=as_json)]
+    _configure_foreign(_setup[0])
+
+
+class _Logger:
+    """A logger that loads what writes lines when there is one to write."""
+
+    __slots__ = ("_bound", "_name")
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._bound: Any = None
+
+    def __getattr__(self, method: str) -> Any:
+        if _setup and _LEVELS.get(method, logging.CRITICAL) < _setup[0].level:
+            return _unwritten
+        if self._bound is None:
+            from streamd.observe import rendering
+
+            self._bound = rendering.get_logger(self._name)
+        if _setup:
+            _setup[0].carry_out()
+        return getattr(self._bound, method)
+
+
+def _unwritten(*_: object, **__: object) -> None:
+    """Take a line below the level."""
 
 
 def get_logger(name: str) -> Any:
     """Return a logger (debug, info, warning, error) whose lines carry `name` as `component`."""
-    return structlog.get_logger(component=name)
+    return _Logger(name)
 
 
 def redact(_: object, __: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -131,31 +153,22 @@ def _wants_json(stream: TextIO) -> bool:
     return "JOURNAL_STREAM" in os.environ or not stream.isatty()
 
 
-class _ForeignHandler(logging.StreamHandler[TextIO]):
-    """The handler that `configure` puts in place, and knows again to replace it."""
+class _ForeignHandler(logging.Handler):
+    """Takes what libraries log; `configure` puts it in place, and knows it again to replace it."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__(stream)
-        self._follows_stderr = stream is None
+    def __init__(self, setup: _Setup) -> None:
+        super().__init__()
+        self._setup = setup
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write `record` to the stream of this moment."""
-        if self._follows_stderr:
-            self.stream = sys.stderr
-        super().emit(record)
+        """Write `record` as our own lines are written."""
+        self._setup.carry_out().handle(record)
 
 
-def _configure_foreign(shared: list[Any], renderer: Any, stream: TextIO | None) -> None:
+def _configure_foreign(setup: _Setup) -> None:
     """Let what libraries log, from warnings up, come out in the same form."""
-    handler = _ForeignHandler(stream)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
     root = logging.getLogger()
     for old in [h for h in root.handlers if isinstance(h, _ForeignHandler)]:
         root.removeHandler(old)
-    root.addHandler(handler)
+    root.addHandler(_ForeignHandler(setup))
     root.setLevel(logging.WARNING)

@@ -17,9 +17,8 @@ from prometheus_client import (
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.registry import Collector
 
-NAMESPACE: Final = "streamd"
-SOURCE_LABEL: Final = "source"
-DESTINATIONS: Final = ("local", "vault")
+from streamd.observe.names import NAMESPACE, SOURCE_LABEL
+
 LATENCY_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _Metric = TypeVar("_Metric", bound=MetricWrapperBase)
 

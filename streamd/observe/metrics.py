@@ -19,7 +19,8 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from streamd.observe.data_metrics import DataMetrics
-from streamd.observe.metric_set import SOURCE_LABEL, MetricInfo
+from streamd.observe.metric_set import MetricInfo
+from streamd.observe.names import SOURCE_LABEL
 from streamd.observe.source_metrics import WATCH_MODES, SourceMetrics
 from streamd.observe.vault_metrics import VaultMetrics
 from streamd.policy.retention import CLASSES

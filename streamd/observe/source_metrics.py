@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from streamd.observe.metric_set import DESTINATIONS, SOURCE_LABEL, MetricSet
+from streamd.observe.metric_set import MetricSet
+from streamd.observe.names import DESTINATIONS, SOURCE_LABEL
 from streamd.policy.classes import FILE_CLASSES
 from streamd.policy.retention import CLASSES
 

@@ -3,7 +3,8 @@
 import math
 from typing import Final
 
-from streamd.observe.metric_set import LATENCY_BUCKETS, SOURCE_LABEL, MetricSet
+from streamd.observe.metric_set import LATENCY_BUCKETS, MetricSet
+from streamd.observe.names import SOURCE_LABEL
 from streamd.policy.circuit import CAUSES, STATES
 from streamd.policy.verify_schedule import LEVELS
 

@@ -4,6 +4,7 @@ import asyncio
 from types import SimpleNamespace
 
 import pytest
+from prometheus_client import CollectorRegistry
 from vaultbuilder import ManualClock
 
 from streamd.catalog import objects
@@ -34,7 +35,7 @@ class Line:
     def __init__(self, folder, *, is_remote: bool = True) -> None:
         self.catalog = Catalog(str(folder))
         self.clock = Moving()
-        self.meters = Meters()
+        self.meters = Meters(CollectorRegistry())
         self.sending = ByteRate(self.clock, None)
         self.compression = CompressionChoice("auto")
         self.pipeline = SimpleNamespace(
@@ -67,7 +68,7 @@ class Line:
         asyncio.run(self.adapting.look())
 
     def metric(self, name: str, **labels: str) -> float | None:
-        return self.meters.registry.get_sample_value(f"streamd_{name}", labels)
+        return self.meters.metrics.registry.get_sample_value(f"streamd_{name}", labels)
 
 
 @pytest.fixture
