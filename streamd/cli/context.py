@@ -16,7 +16,6 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -31,8 +30,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Unlock:
+class Unlock(msgspec.Struct, frozen=True):
     """What a reading command was told to open the vault with, instead of the host's key file."""
 
     kit: str | None = None
@@ -46,8 +44,7 @@ class Unlock:
 NO_UNLOCK: Final = Unlock()
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(msgspec.Struct, frozen=True):
     """What was said on the command line about the command itself."""
 
     config_path: str | None = None

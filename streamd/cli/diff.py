@@ -6,11 +6,11 @@ that is how a rename is told from a deletion and a creation.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 import msgspec
 import typer
+from msgspec import field
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, note, run_async
@@ -56,8 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[ChangeLine, ...]
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Change:
+class Change(msgspec.Struct, frozen=True, order=True):
     """One change, with paths as they are; `old_path` differs from `path` in a rename."""
 
     path: bytes
@@ -130,8 +129,7 @@ def _text(change: Change) -> str:
 # -- comparing -----------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Differences:
+class _Differences(msgspec.Struct):
     gone: dict[Key, Dirent] = field(default_factory=dict)  # what stood there before
     came: dict[Key, Dirent] = field(default_factory=dict)  # what stands there now
     versions: set[int] = field(default_factory=set)  # files whose version differs

@@ -8,10 +8,10 @@ import inspect
 import os
 import select
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
 from importlib import import_module
 from typing import Annotated, Any, Final
 
+import msgspec
 import typer
 from typer.core import TyperGroup
 from typer.main import get_command
@@ -33,8 +33,7 @@ ConfigOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as one JSON object.")]
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(msgspec.Struct, frozen=True):
     """One command: the function `function` of `module`, and its line in the list."""
 
     module: str
@@ -43,8 +42,7 @@ class Command:
     reads: bool = False  # the vault: it can be opened with a kit instead of the key file
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(msgspec.Struct, frozen=True):
     """Commands under a common first word."""
 
     help: str

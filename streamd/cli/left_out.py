@@ -7,8 +7,9 @@ daemon nor the vault.
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.config.locate import KeyPath, Place
 from streamd.config.model import Config, SourceConfig
@@ -26,8 +27,7 @@ from streamd.sources.filesystem.scope import TreeScope, below, join, split
 _LINES_MAX: Final = 10_000  # of a list that is searched for one element
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What is decided about a path: included, excluded, too-large, other-file-system, own, outside.
 
     `rule` is the line of configuration in words, `place` where it stands; empty for outside.

@@ -5,9 +5,10 @@ from that time are, each a whole state. Together they are all that is known.
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
+
+import msgspec
 
 from streamd.cli.times import LATEST_US
 from streamd.format.checkpoint import CheckpointRoot
@@ -20,16 +21,14 @@ _MS_US: Final = 1_000
 _BEGINNING_US: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
+class Kept(msgspec.Struct, frozen=True):
     """The whole state at an instant; nothing is known of how it came from the one before."""
 
     at_us: int
     root: CheckpointRoot
 
 
-@dataclass(frozen=True, slots=True)
-class Commit:
+class Commit(msgspec.Struct, frozen=True):
     """Records of one instant, to be applied together."""
 
     at_us: int

@@ -4,11 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
 import typer
+from msgspec.structs import replace
 
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, run_async

@@ -6,9 +6,9 @@ The vault alone is asked: neither the daemon nor the protected files need to be 
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Annotated, Final
 
+import msgspec
 import typer
 
 from streamd.cli import context, render, unlocked
@@ -33,8 +33,7 @@ LATEST: Final = "latest"
 _SLASH: Final = b"/"
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """A source of the vault, and an absolute host path in it; b"" is all of the source."""
 
     source: SourceSummary

@@ -1,7 +1,8 @@
 """What a reload changes: pure, from the old and the new configuration."""
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.config.model import Config
 from streamd.config.table import Table
@@ -11,8 +12,7 @@ RESTART_KEYS: Final = frozenset({"local.path", "daemon.state", "daemon.socket", 
 RESTART_TABLES: Final = ("vault.", "pipeline.")  # who we are, where we write, how much memory
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConfigChanges:
+class ConfigChanges(msgspec.Struct, frozen=True, kw_only=True):
     """Differences, by name. `applies` and `needs_restart` are dotted keys, without the sources."""
 
     added_sources: tuple[str, ...] = ()

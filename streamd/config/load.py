@@ -10,8 +10,10 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
+from msgspec import field
 
 from streamd.config.locate import KeyPath, Place, Places, locate
 from streamd.config.model import Config
@@ -22,8 +24,7 @@ from streamd.errors import ConfigInvalid
 _LINE = re.compile(r" ?\(at (?:line (\d+), column \d+|end of document)\)")
 
 
-@dataclass(slots=True)
-class _Gathered:
+class _Gathered(msgspec.Struct):
     """What the files say, merged; where; and what was wrong so far, in the order found."""
 
     data: dict[str, Any] = field(default_factory=dict)

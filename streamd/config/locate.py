@@ -7,8 +7,10 @@ scan misses is reported at the nearest table that it found.
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 KeyPath = tuple[str | int, ...]
 
@@ -20,8 +22,7 @@ _STRING = re.compile(r'"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'|#.*')
 _FENCES: Final = ('"""', "'''")
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(msgspec.Struct, frozen=True):
     """A line of a file."""
 
     file: str
@@ -31,8 +32,7 @@ class Place:
         return f"{self.file}:{self.line}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Places:
+class Places(msgspec.Struct, frozen=True, eq=False):
     """Where each key stands. Two are always equal: a place is no part of the configuration."""
 
     by_key: dict[KeyPath, Place] = field(default_factory=dict)

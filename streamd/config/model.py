@@ -8,9 +8,10 @@ is in `config.host`. Secrets are named here, never held here.
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlsplit
+
+import msgspec
 
 from streamd.config import fields
 from streamd.config.locate import Places
@@ -65,8 +66,7 @@ SECONDS: Final = seconds(0)
 BYTES: Final = size(0)
 
 
-@dataclass(frozen=True, slots=True)
-class SecretSource:
+class SecretSource(msgspec.Struct, frozen=True):
     """Where a secret is kept: in a file or in a systemd credential, exactly one of them."""
 
     key: str

@@ -8,8 +8,9 @@ This is less than a library for it can do, and loads in a fraction of the time: 
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Self
+
+import msgspec
 
 from streamd.config.locate import KeyPath
 
@@ -17,8 +18,7 @@ _REQUIRED: Final = object()
 _BAD: Final = object()  # what a kind returns for a value of which it has noted a problem
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """One thing wrong with the key at `key`, and the nearest name that would be right."""
 
     key: KeyPath

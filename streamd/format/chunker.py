@@ -4,17 +4,16 @@ A profile number is stored with every version, so that the same file is cut the 
 cuts themselves are not part of reading: content lists name chunks and sizes.
 """
 
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from pyfastcdc import FastCDC
 
 KIB: Final = 1024
 SMALL_FILE_MAX: Final = 64 * KIB  # up to here a file is one chunk and no chunker runs
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+class Profile(msgspec.Struct, frozen=True):
     """Sizes in bytes."""
 
     number: int

@@ -9,7 +9,6 @@ list, delete what it says. Nothing is deleted that no final list names.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -25,8 +24,7 @@ from streamd.format.pack import EncodedObject
 from streamd.format.segment import FIRST_PREVIOUS
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EpochRecord:
+class EpochRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A writer begins a new epoch of its journal."""
 
     epoch: int

@@ -19,7 +19,6 @@ up to the sections as associated data. A section may occur once per tag.
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -110,8 +109,7 @@ class Signer(Protocol):
         """Return the Ed25519 signature of `message`."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeySigner:
+class KeySigner(msgspec.Struct, frozen=True):
     """Signs with a raw Ed25519 private key."""
 
     signing_key: bytes
@@ -123,8 +121,7 @@ class KeySigner:
         return "KeySigner(…)"
 
 
-@dataclass(frozen=True, slots=True)
-class SectionDraft:
+class SectionDraft(msgspec.Struct, frozen=True):
     """A section to be written: `parts` are joined; `source` is a row of `Header.ks` or UNSEALED."""
 
     tag: str
@@ -133,8 +130,7 @@ class SectionDraft:
     codec: Codec = Codec.ZSTD
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(msgspec.Struct, frozen=True):
     """A parsed object, or the beginning of one. `data` may end inside the sections."""
 
     kind: Kind
@@ -291,8 +287,7 @@ def _check_sections(sections: Sequence[Section], start: int) -> None:
         raise VaultDamaged("the object is longer than the format allows")
 
 
-@dataclass(frozen=True, slots=True)
-class CertifiedKey:
+class CertifiedKey(msgspec.Struct, frozen=True):
     """A public key that the admin vouches for, up to an instant (0: without end)."""
 
     public: bytes

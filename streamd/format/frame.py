@@ -9,7 +9,6 @@ decoding, which also supplies the key commitment that GCM lacks.
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import msgspec
@@ -28,16 +27,14 @@ CIPHERS_MAX: Final = 4096  # ciphers kept by one opener: origins of the packs at
 INLINE_FRAME_TARGET: Final = 256 * 1024  # the same inside a segment
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """Where a frame's key comes from; travels with the frame."""
 
     source: KeySource
     salt: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SealedFrame:
+class SealedFrame(msgspec.Struct, frozen=True):
     """A frame, ready to be put into a pack or a segment."""
 
     ordinal: int
@@ -48,8 +45,7 @@ class SealedFrame:
     data: Buffer
 
 
-@dataclass(frozen=True, slots=True)
-class SealedBatch:
+class SealedBatch(msgspec.Struct, frozen=True):
     """Frames of one origin."""
 
     origin: Origin
@@ -128,8 +124,7 @@ class _Columns(msgspec.Struct, array_like=True, frozen=True):
 _DECODER: Final = msgspec.msgpack.Decoder(_Columns)
 
 
-@dataclass(frozen=True, slots=True)
-class FrameTable:
+class FrameTable(msgspec.Struct, frozen=True):
     """The index of an object's frames. Offsets follow from the sizes: frames stand back to back."""
 
     frames: list[FrameRow]

@@ -9,8 +9,9 @@ A pack is not signed: its name is its hash, and what it holds authenticates by i
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
@@ -25,16 +26,14 @@ PACK_STEP: Final = 256 * 1024
 PACK_HEAD_GUESS: Final = 128 * 1024  # a first read that usually holds header and index
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedObject:
+class EncodedObject(msgspec.Struct, frozen=True):
     """An object ready to be put."""
 
     name: str
     data: bytearray
 
 
-@dataclass(frozen=True, slots=True)
-class FrameHolder:
+class FrameHolder(msgspec.Struct, frozen=True):
     """What is known of an object's frames: packs, and segments for each role."""
 
     table: FrameTable

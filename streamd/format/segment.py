@@ -13,7 +13,6 @@ trailer.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -46,8 +45,7 @@ FIRST_PREVIOUS: Final = bytes(32)  # p of the very first segment of a journal
 _RECORDS: Final = msgspec.msgpack.Decoder(list[Record])
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SegmentDraft:
+class SegmentDraft(msgspec.Struct, frozen=True, kw_only=True):
     """A segment to be written."""
 
     position: JournalPosition
@@ -61,8 +59,7 @@ class SegmentDraft:
     ack: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(msgspec.Struct, frozen=True):
     """A segment read back; `records` only if the reader may know them."""
 
     position: JournalPosition

@@ -8,11 +8,11 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 from streamd.catalog import objects
 from streamd.catalog.journal import load_head
@@ -40,8 +40,7 @@ _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _FRAME_LEVEL: Final = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointDraft:
+class CheckpointDraft(msgspec.Struct, frozen=True, kw_only=True):
     """What a checkpoint says besides its rows."""
 
     source: SourceId
@@ -50,16 +49,14 @@ class CheckpointDraft:
     state: StateSum
 
 
-@dataclass(slots=True)
-class Page:
+class Page(msgspec.Struct):
     """A page as the root names it, and its bytes."""
 
     row: PageRow
     body: bytes
 
 
-@dataclass(slots=True)
-class _Pages:
+class _Pages(msgspec.Struct):
     """What was written of a checkpoint so far."""
 
     rows: list[PageRow] = field(default_factory=list)

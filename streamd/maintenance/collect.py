@@ -14,9 +14,11 @@ that the next run finishes. Duplicates that an interrupted move left are found d
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.objects import ObjectState
 from streamd.errors import VaultDamaged
@@ -50,8 +52,7 @@ class KnownObject(NamedTuple):
     size: int  # bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Doomed:
+class Doomed(msgspec.Struct, frozen=True, kw_only=True):
     """What expiry has decided to drop. `sizes` has the bytes of each name."""
 
     roots: tuple[BlobName, ...] = ()
@@ -65,8 +66,7 @@ class Doomed:
         return not (self.roots or self.segments or self.epochs)
 
 
-@dataclass(slots=True)
-class Outcome:
+class Outcome(msgspec.Struct):
     """What a collection did."""
 
     deleted: list[str] = field(default_factory=list)

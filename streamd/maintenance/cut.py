@@ -7,7 +7,8 @@ where the journal goes on.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from streamd.format.checkpoint import CheckpointRoot, JournalMark
 from streamd.format.layout import JournalPosition
@@ -17,8 +18,7 @@ from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import SegmentHead
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """A source and what the policy says about it. Without a rule everything of it stays."""
 
     history: SourceHistory

@@ -11,10 +11,10 @@ Step 3 ends before anything is condemned; a crash anywhere leaves every kept poi
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.objects import ObjectState
@@ -61,8 +61,7 @@ _DECODER: Final = msgspec.msgpack.Decoder(_Rules)
 Rules = Mapping[str, Rule]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionPlan:
+class RetentionPlan(msgspec.Struct, frozen=True, kw_only=True):
     """What a run would do."""
 
     points: tuple[PointReport, ...]
@@ -77,8 +76,7 @@ class RetentionPlan:
         return tuple(name for name, loss in self.losses.items() if loss > retention.LOSS_RATIO_MAX)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetentionReport:
+class RetentionReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a run did. `points` is as decided at its beginning: what is not kept has expired."""
 
     points: tuple[PointReport, ...]

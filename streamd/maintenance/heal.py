@@ -11,11 +11,12 @@ import sqlite3
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 from streamd.catalog.db import get_bytes, put_value
 from streamd.catalog.lookup import TreeLookup
@@ -49,8 +50,7 @@ _OPEN: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O
 _DECODER: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]])
 
 
-@dataclass(slots=True)
-class _Found:
+class _Found(msgspec.Struct):
     """Chunks that somebody still had, on their way into a pack."""
 
     chunks: dict[bytes, bytes] = field(default_factory=dict)

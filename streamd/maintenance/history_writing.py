@@ -7,10 +7,12 @@ since its start, for of that it still has the session keys.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.db import get_bytes, put_value
 from streamd.errors import KeyRejected, VaultDamaged
@@ -40,8 +42,7 @@ _THROUGH: Final = "history_through"  # in table meta: the last segment that runs
 _KEPT_OPS: Final = frozenset({Op.SET, Op.DEL, Op.MARK, Op.GAP, Op.RESET})
 
 
-@dataclass(slots=True)
-class _Stretch:
+class _Stretch(msgspec.Struct):
     """Segments read and not yet written as runs."""
 
     first: Segment | None = None

@@ -7,9 +7,11 @@ hash, so that the next verification can tell what has changed since.
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.objects import ObjectState
 from streamd.format import envelope, index_run, layout
@@ -31,8 +33,7 @@ _IN_MAX: Final = 500
 _UNCOVERED: Final = frozenset({Kind.INDEX, Kind.CONDEMN, Kind.FINAL})
 
 
-@dataclass(slots=True)
-class _Covered:
+class _Covered(msgspec.Struct):
     """The objects of the generation to be, in order of their names."""
 
     infos: list[BlobInfo] = field(default_factory=list)

@@ -6,8 +6,10 @@ of each checkpoint, which may outlive its segments. The policy decides which of 
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.config.zone import zone_of
 from streamd.errors import NotFound
@@ -44,8 +46,7 @@ _SLOT_US: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Point:
+class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate, and what the policy makes of it. Times in µs."""
 
     at_us: int
@@ -62,8 +63,7 @@ class Point:
         return any(name != retention.CONTINUOUS for name in self.classes)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PointReport:
+class PointReport(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be said of a source's recovery points."""
 
     source: str
@@ -84,8 +84,7 @@ class PointReport:
         return counts
 
 
-@dataclass(slots=True)
-class SourceHistory:
+class SourceHistory(msgspec.Struct):
     """What the vault has of one source."""
 
     id: SourceId

@@ -10,7 +10,6 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
@@ -62,8 +61,7 @@ _KINDS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class RebuildReport:
+class RebuildReport(msgspec.Struct, frozen=True):
     """What the new catalog holds."""
 
     sources: int

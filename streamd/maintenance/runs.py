@@ -6,8 +6,9 @@ down before it goes, like everything that is ever deleted.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.errors import KeyRejected
 from streamd.format import layout
@@ -28,8 +29,7 @@ _PATIENCE_SECONDS: Final = 60.0
 _MS_US: Final = 1000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunsReport:
+class RunsReport(msgspec.Struct, frozen=True, kw_only=True):
     """What was written and dropped."""
 
     history_runs: int = 0

@@ -8,8 +8,9 @@ the vault is always in the catalog, and therefore reaches the vault of record.
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.catalog import objects
 from streamd.catalog.db import Catalog
@@ -25,8 +26,7 @@ _POLL_SECONDS: Final = 0.2
 _OURS: Final = (Kind.CHECKPOINT, Kind.HISTORY, Kind.INDEX, Kind.CONDEMN, Kind.FINAL)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Site:
+class Site(msgspec.Struct, frozen=True, kw_only=True):
     """An open vault, this host's catalog, and the means to write.
 
     `put_state` is how far an object has come when it is in `vault.store`: LOCAL if it still has to

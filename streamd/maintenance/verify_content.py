@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, pack
@@ -22,8 +24,7 @@ _DAY_US: Final = 86_400_000_000
 _AGES_US: Final = (_DAY_US, 7 * _DAY_US, 30 * _DAY_US)  # strata: up to these ages, and older
 
 
-@dataclass(slots=True)
-class _Stratum:
+class _Stratum(msgspec.Struct):
     """Frames of one role and age: how many there are, and a fair sample of them."""
 
     count: int = 0

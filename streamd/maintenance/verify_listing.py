@@ -6,10 +6,12 @@ hashes, an object whose time has changed is read, and must prove itself.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, pack
@@ -28,8 +30,7 @@ LEFT_MAX: Final = 1000  # objects asked for because the listing lacks them
 _SIZE_MIN: Final = envelope.HEADER_AT
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """What the listing showed."""
 
     has_checkpoint: bool = False

@@ -1,8 +1,10 @@
 """What a verification looked at, and what is wrong."""
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.format.keys import Role
 from streamd.storage.port import BlobName
@@ -34,8 +36,7 @@ class FrameId(NamedTuple):
     first_chunk: int
 
 
-@dataclass(frozen=True, slots=True)
-class Affected:
+class Affected(msgspec.Struct, frozen=True):
     """A version that cannot be had whole, at a path that it has in a kept state."""
 
     source: str
@@ -44,8 +45,7 @@ class Affected:
     mtime_ns: int
 
 
-@dataclass(slots=True)
-class VerifyReport:
+class VerifyReport(msgspec.Struct):
     """The outcome of one verification."""
 
     level: Level

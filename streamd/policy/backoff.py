@@ -4,14 +4,13 @@ Full jitter: a random share of an exponentially growing bound. Many hosts that l
 together do not come back together. Pure: the random share is handed in.
 """
 
-from dataclasses import dataclass
+import msgspec
 
 _DOUBLINGS_MAX = 60  # beyond that the cap has long been reached; keeps the power a small number
 _FRACTION_BITS = 53  # what a float between 0 and 1 can hold
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """A schedule of waits."""
 
     base_seconds: float = 0.5

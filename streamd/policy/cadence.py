@@ -10,8 +10,10 @@ the RPO after the first change, for the other half is for reading, storing and o
 one cut is under way; changes noticed meanwhile wait for the next.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 _SETTLE_SECONDS_MAX: Final = 1.0
 _SETTLE_SHARE: Final = 4
@@ -21,8 +23,7 @@ _REST: Final = 4  # times what a cut takes
 _CUTS: Final = 3
 
 
-@dataclass(frozen=True, slots=True)
-class Cadence:
+class Cadence(msgspec.Struct, frozen=True):
     """What the cadence of a source follows from: how much may be lost."""
 
     rpo_seconds: float
@@ -49,8 +50,7 @@ class Cadence:
         return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class State(msgspec.Struct, frozen=True, kw_only=True):
     """What one source waits for."""
 
     dirty_since: float | None = None  # oldest change in no cut yet
@@ -60,29 +60,25 @@ class State:
     breached: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Changed:
+class Changed(msgspec.Struct, frozen=True):
     """A change was noticed."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ticked:
+class Ticked(msgspec.Struct, frozen=True):
     """Time went by."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """The cut under way is durable."""
 
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Failed:
+class Failed(msgspec.Struct, frozen=True):
     """The cut under way failed; its changes are still dirty. Not to be tried before `retry_at`."""
 
     at: float
@@ -92,18 +88,15 @@ class Failed:
 Event = Changed | Ticked | Published | Failed
 
 
-@dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(msgspec.Struct, frozen=True):
     """Capture and publish everything dirty now."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportBreach:
+class ReportBreach(msgspec.Struct, frozen=True):
     """Changes are older than the RPO and not yet restorable. Said once per breach."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReportRecovery:
+class ReportRecovery(msgspec.Struct, frozen=True):
     """The source is inside its RPO again."""
 
 

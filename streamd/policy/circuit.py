@@ -6,9 +6,11 @@ costs a few thousand requests of the whole process, not of every worker.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Final, Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from streamd.policy.backoff import Backoff
 
@@ -35,8 +37,7 @@ _WAITS: Final[Mapping[Cause, Backoff]] = MappingProxyType(
 _OPERATOR: Final = Backoff(base_seconds=5.0, cap_seconds=60.0)  # somebody has to change something
 
 
-@dataclass(frozen=True, slots=True)
-class Circuit:
+class Circuit(msgspec.Struct, frozen=True):
     """How a service is doing, as far as it matters for the next request."""
 
     state: State = "closed"

@@ -6,9 +6,10 @@ because rewriting costs transfer and requests, and the rest of it may die soon b
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+import msgspec
 
 DEAD_SHARE_MIN: Final = 0.25  # on disks and in the hot tier; colder tiers charge for early deletion
 
@@ -53,8 +54,7 @@ class PackDecision(NamedTuple):
     freed_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class CollectPlan:
+class CollectPlan(msgspec.Struct, frozen=True):
     """One decision per pack, in the order given."""
 
     decisions: tuple[PackDecision, ...]

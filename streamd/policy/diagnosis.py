@@ -6,8 +6,9 @@ means that protection or restore does not work, or not as it is meant to; `warn`
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 Verdict = Literal["ok", "warn", "fail", "unknown"]
 
@@ -29,8 +30,7 @@ CAPABILITIES: Final[Mapping[str, tuple[int, str]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
+class Check(msgspec.Struct, frozen=True, kw_only=True):
     """One line of the report."""
 
     area: Literal["host", "vault"]

@@ -6,8 +6,10 @@ go on for ever and slow down the very reader that has to catch up. Nothing is lo
 gap stays open, and the watermark stands still until a scan has been everywhere.
 """
 
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 PAUSE_MIN_SECONDS: Final = 2.0
 PAUSE_MAX_SECONDS: Final = 300.0
@@ -15,8 +17,7 @@ _GROWTH: Final = 2.0
 _CALM_FACTOR: Final = 4  # quiet for so many pauses, and the next rescan need not wait
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """When the next rescan may begin. Begin with `Pace()`."""
 
     pause_seconds: float = 0.0

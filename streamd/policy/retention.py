@@ -26,10 +26,11 @@ exactly what thinning once at the end would keep (see the property tests).
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
+
+import msgspec
 
 FOREVER_US: Final = 2**63 - 1  # the death of a version that is still current; a hold without an end
 LOSS_RATIO_MAX: Final = 0.25  # a policy change that drops more needs an explicit --accept-loss
@@ -58,8 +59,7 @@ class Candidate(NamedTuple):
 FUTURE_SLACK_US: Final = 300 * 1_000_000  # by which clocks may differ
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """A retention policy: the length of the continuous window, and how many slots of each class."""
 
     continuous_us: int = 0

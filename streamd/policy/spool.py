@@ -5,9 +5,10 @@ Pure. The order of what gives way: data that the container has too, then the way
 is data that only the copy has, and the free space that belongs to the host.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 # Of what must stay free, so much is for segments: small changes go on when bulk has to wait.
 SEGMENT_SHARE: Final = 0.5
@@ -24,8 +25,7 @@ class Way(StrEnum):
     WAIT = "wait"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Room:
+class Room(msgspec.Struct, frozen=True, kw_only=True):
     """The copy and its file system. `inodes_total` 0: the file system has no bound on them."""
 
     copy_bytes: int
@@ -36,8 +36,7 @@ class Room:
     inodes_total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
+class Bounds(msgspec.Struct, frozen=True, kw_only=True):
     """What the configuration allows. `min_free` is a share of the file system, or bytes."""
 
     max_size_bytes: int
@@ -56,8 +55,7 @@ class Bounds:
         return self.free_bytes_min(room.total_bytes) * room.inodes_total // room.total_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(msgspec.Struct, frozen=True):
     """The way of an object. With EVICT: so many bytes have to leave the copy first."""
 
     way: Way

@@ -10,8 +10,9 @@ on the wall says, however long that takes.
 
 import datetime as dt
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final, Literal
+
+import msgspec
 
 MINUTES_PER_DAY: Final = 1_440
 DAYS: Final = 7
@@ -19,8 +20,7 @@ DAYS: Final = 7
 Reason = Literal["none", "paused", "ordered", "window"]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(msgspec.Struct, frozen=True):
     """At most `bytes_per_second` from `start_minute` to `end_minute` on each of `days`.
 
     Minutes after midnight, 0 … 1440; days are those on which the window begins, Monday is 0. An
@@ -41,8 +41,7 @@ class Window:
         return began_today or began_yesterday
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(msgspec.Struct, frozen=True):
     """What an operator ordered: nothing may be sent, or so much, until an instant or for good.
 
     `bytes_per_second` None: the order is to follow the configuration. `until_us` 0: no end.
@@ -60,8 +59,7 @@ NO_ORDER: Final = Order()
 PAUSE: Final = 0  # bytes per second
 
 
-@dataclass(frozen=True, slots=True)
-class Allowance:
+class Allowance(msgspec.Struct, frozen=True):
     """What may be sent now, in bytes per second (None: as much as the link takes), and why."""
 
     bytes_per_second: int | None

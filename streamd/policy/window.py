@@ -6,8 +6,10 @@ from the best time per byte so far, which is forgotten slowly.
 """
 
 import math
-from dataclasses import dataclass, replace
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 LIMIT_MIN: Final = 1
 LIMIT_MAX: Final = 32
@@ -22,8 +24,7 @@ _SHRINK: Final = 0.8
 _HALF: Final = 0.5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The limit, and what was seen in the round under way: about as many requests as the limit."""
 
     limit: float = START

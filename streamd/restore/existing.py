@@ -8,9 +8,11 @@ unfinished one by comparing its chunks.
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import TargetConflict
 from streamd.format.crypto import Buffer
@@ -42,8 +44,7 @@ class Verdict(Enum):
     KEEP_BOTH = 6
 
 
-@dataclass(slots=True)
-class Survey:
+class Survey(msgspec.Struct):
     """The plan, parted by what is to be done."""
 
     write: list[PlannedFile] = field(default_factory=list)

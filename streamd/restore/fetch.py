@@ -10,9 +10,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import BlobNotFound, VaultDamaged
 from streamd.format.crypto import Buffer
@@ -42,8 +44,7 @@ class Progress(NamedTuple):
     content_total: int
 
 
-@dataclass(slots=True)
-class FetchResult:
+class FetchResult(msgspec.Struct):
     """What became of the files."""
 
     refused: list[Refused] = field(default_factory=list)

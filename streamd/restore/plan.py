@@ -7,9 +7,11 @@ from a vault and are not trusted: whatever could leave the target is refused her
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import NotFound
 from streamd.model.entry import ContentRun, EntryType, FileVersion
@@ -32,8 +34,7 @@ class OnConflict(StrEnum):
     NEWER = "newer"  # overwrite what is older than the restored one
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """One path of the source that is not restored, and why."""
 
     path: bytes
@@ -41,8 +42,7 @@ class Refused:
     is_damage: bool = False  # the vault is at fault, not the target
 
 
-@dataclass(slots=True, eq=False)
-class PlannedDirectory:
+class PlannedDirectory(msgspec.Struct, eq=False):
     """A directory below the target; `version` is None where only the place is needed."""
 
     parent: int  # index into `RestorePlan.directories`; the target itself is its own
@@ -59,8 +59,7 @@ class PlannedLink(NamedTuple):
     replaces: bool = False
 
 
-@dataclass(slots=True, eq=False)
-class PlannedFile:
+class PlannedFile(msgspec.Struct, eq=False):
     """Anything but a directory. `links` are its further names."""
 
     directory: int
@@ -73,8 +72,7 @@ class PlannedFile:
     present: frozenset[int] | None = None  # numbers of the runs that a killed restore left
 
 
-@dataclass(slots=True)
-class RestorePlan:
+class RestorePlan(msgspec.Struct):
     """Directories, parents first, and files."""
 
     directories: list[PlannedDirectory] = field(default_factory=list)

@@ -3,9 +3,11 @@
 import ctypes
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.effects import Clock
 from streamd.errors import SpaceMissing, UsageInvalid, VaultDamaged
@@ -26,16 +28,14 @@ _SPARE_BYTES: Final = 1024 * 1024
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
+class Selection(msgspec.Struct, frozen=True):
     """Paths of one source; the empty path is all of it. A relative path is below its only path."""
 
     source: str
     paths: tuple[bytes, ...] = (b"",)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RestoreRequest:
+class RestoreRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted. `target` is a directory, or None: everything to where it came from."""
 
     selections: Sequence[Selection]
@@ -47,8 +47,7 @@ class RestoreRequest:
     devices: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class RestoreReport:
+class RestoreReport(msgspec.Struct, kw_only=True):
     """What was done, or with `dry_run` what would be. Sizes in bytes, times in µs and seconds."""
 
     dry_run: bool

@@ -12,8 +12,10 @@ import os
 import stat
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.errors import DiskFull
 from streamd.model.entry import EntryType, FileVersion
@@ -38,8 +40,7 @@ KINDS: Final = {
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-@dataclass(slots=True)
-class Notes:
+class Notes(msgspec.Struct):
     """What could not be restored of things that were: reason -> count, and the first path."""
 
     counts: dict[str, int] = field(default_factory=dict)

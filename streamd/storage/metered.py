@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from streamd.effects import Clock
 from streamd.errors import StreamdError
@@ -26,8 +27,7 @@ class StoreObserver(Protocol):
         """
 
 
-@dataclass(slots=True)
-class _Traffic:
+class _Traffic(msgspec.Struct):
     bytes_sent: int = 0
     bytes_received: int = 0
     idle_seconds: float = 0.0  # spent by the consumer of a scan, not by the store

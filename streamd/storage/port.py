@@ -5,15 +5,15 @@ Four methods, chosen so that a memory store fits on a page. Every implementation
 """
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import NewType, Protocol
+
+import msgspec
 
 BlobName = NewType("BlobName", str)
 Bytes = bytes | bytearray | memoryview
 
 
-@dataclass(frozen=True, slots=True)
-class BlobInfo:
+class BlobInfo(msgspec.Struct, frozen=True):
     """One row of a listing."""
 
     name: BlobName

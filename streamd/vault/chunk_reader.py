@@ -8,9 +8,10 @@ never stands in the way of what does not need it.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Final, NamedTuple
+
+import msgspec
 
 from streamd.errors import KeyRejected, VaultDamaged
 from streamd.format import chunklist, envelope, layout, pack
@@ -40,8 +41,7 @@ ZEROS: Final = bytes(1024 * 1024)
 CONTENT_WINDOW: Final = 16 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Holder:
+class Holder(msgspec.Struct, frozen=True, eq=False):
     """An object's frames of one role."""
 
     name: BlobName
@@ -58,8 +58,7 @@ class Place(NamedTuple):
     row: FrameRow
 
 
-@dataclass(frozen=True, slots=True)
-class ReadJob:
+class ReadJob(msgspec.Struct, frozen=True):
     """Frames of one object that are read in one go."""
 
     holder: Holder

@@ -5,9 +5,10 @@ read in its place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
+
+import msgspec
 
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout
@@ -36,8 +37,7 @@ class ListedRun(NamedTuple):
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class OpenRun:
+class OpenRun(msgspec.Struct, frozen=True):
     """A run whose root was read. Its pages are fetched when they are asked for."""
 
     name: BlobName

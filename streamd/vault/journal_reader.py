@@ -7,10 +7,11 @@ segment is believed for its signature alone, unless a checkpoint's mark says wha
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 from typing import Final, NamedTuple
+
+import msgspec
 
 from streamd.errors import VaultDamaged
 from streamd.format import envelope, layout, segment
@@ -30,8 +31,7 @@ WAVE_BYTES: Final = 32 * 1024 * 1024
 HEAD_GUESS: Final = 8 * 1024  # a first read that usually holds the header, and small records too
 
 
-@dataclass(frozen=True, slots=True)
-class Damage:
+class Damage(msgspec.Struct, frozen=True):
     """An object of the vault, and what is wrong with it, in words."""
 
     name: str

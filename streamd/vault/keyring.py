@@ -6,7 +6,6 @@ as its number can be created once, two changes at the same moment cannot both wi
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -37,8 +36,7 @@ from streamd.vault.documents import newest_config, utc_text
 _STRETCHES_MAX: Final = 64  # of different parameters: somebody who can add slots cannot stall us
 
 
-@dataclass(frozen=True, slots=True)
-class Unlocked:
+class Unlocked(msgspec.Struct, frozen=True):
     """An opened ring."""
 
     vault: bytes
@@ -52,8 +50,7 @@ class Unlocked:
         return self.content.private.edition
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """A new ring in force."""
 
     content: RingContent
@@ -63,8 +60,7 @@ class Published:
     left_behind: int  # old slots and rings that the storage would not delete
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct, frozen=True):
     slot: Slot
     rings: tuple[bytes, ...] = ()  # of a kit; empty: those in the vault
 
@@ -276,8 +272,7 @@ async def publish(
     return Published(content, config, objects, drafted.ring[1], left)
 
 
-@dataclass(frozen=True, slots=True)
-class DraftedRing:
+class DraftedRing(msgspec.Struct, frozen=True):
     """A ring and its slots, not yet put."""
 
     kek: bytes

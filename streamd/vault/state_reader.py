@@ -6,11 +6,11 @@ the answer says so.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
+from msgspec import field
 
 from streamd.effects import MICROSECONDS
 from streamd.errors import NotFound, VaultDamaged
@@ -47,8 +47,7 @@ class CheckpointRow(NamedTuple):
     source: SourceId
 
 
-@dataclass(frozen=True, slots=True)
-class SourceSummary:
+class SourceSummary(msgspec.Struct, frozen=True):
     """A source, and between which instants the vault has something of it (µs)."""
 
     id: SourceId
@@ -57,8 +56,7 @@ class SourceSummary:
     last_us: int
 
 
-@dataclass(slots=True)
-class _Timeline:
+class _Timeline(msgspec.Struct):
     info: SourceInfo | None = None
     gaps: list[Gap] = field(default_factory=list)
     marks: list[tuple[int, Mark]] = field(default_factory=list)

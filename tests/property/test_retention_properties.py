@@ -4,13 +4,13 @@ The oracle reads the policy a second time, naively: it looks at every candidate 
 by what a calendar on the wall would show.
 """
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from streamd.policy.retention import (
     FOREVER_US,

@@ -4,6 +4,7 @@ import os
 import random
 from dataclasses import replace
 
+import msgspec
 import pytest
 from unit.maintenance import smallhost
 from unit.maintenance.smallhost import DAY_US, HOUR_US, SmallHost
@@ -231,7 +232,7 @@ async def test_a_store_that_lists_hashes_shows_a_replaced_object(host) -> None:
         async def scan(self, prefix):
             async for info in super().scan(prefix):
                 md5 = hashlib.md5(self._blobs[info.name][0]).digest()
-                yield replace(info, md5=md5)
+                yield msgspec.structs.replace(info, md5=md5)
 
     store = Hashing(host.clock)
     store._blobs = host.store._blobs
