@@ -1,12 +1,11 @@
-"""The state of one source at one instant: its directory tree, in a private SQLite database.
+"""The state of one source at one instant: its directory tree, as rows by key.
 
-The database is temporary: small states never leave memory, large ones spill to a temporary file
-that vanishes with the connection. Keys and values are those of the journal, so that any state can
-be compared with another, or become a checkpoint, byte by byte.
+Small states never leave memory, large ones go to a temporary database (`vault.rows`). Keys and
+values are those of the journal, so that any state can be compared with another, or become a
+checkpoint, byte by byte.
 """
 
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -29,8 +28,8 @@ from streamd.model.record import (
     version_key,
 )
 from streamd.vault.journal_reader import Damage
+from streamd.vault.rows import Rows
 
-_CACHE_KIB: Final = 64 * 1024
 _SELECT_MAX: Final = 500
 _BATCH: Final = 10_000
 _FID_MAX: Final = 1 << 64
@@ -78,16 +77,11 @@ class TreeState:
         self.sums_checked = 0  # STATE records that agreed
         self._total = 0
         self._count = 0
-        # An empty name makes a private database that spills to disk when the cache is full.
-        self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
-        self._db.execute("PRAGMA journal_mode = OFF")
-        self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.execute("CREATE TABLE row (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID")
+        self._rows = Rows()
 
     def close(self) -> None:
-        """Give the database back."""
-        self._db.close()
+        """Give the rows back."""
+        self._rows.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,17 +104,11 @@ class TreeState:
     def load(self, rows: Iterable[Row]) -> None:
         """Put rows, in key order, into an empty state. Raises VaultDamaged for a repeated key."""
         rest = iter(rows)
-        term = state_sum.term
-        self._db.execute("BEGIN")
-        try:
-            while batch := list(islice(rest, _BATCH)):
-                self._db.executemany("INSERT INTO row VALUES (?, ?)", batch)
-                self._total += sum(term(key, value) for key, value in batch)
-                self._count += len(batch)
-        except sqlite3.IntegrityError as error:
-            raise VaultDamaged("a checkpoint has a key twice") from error
-        finally:
-            self._db.execute("COMMIT")
+        while batch := list(islice(rest, _BATCH)):
+            if self._rows.change(fresh := dict(batch)) or len(fresh) < len(batch):
+                raise VaultDamaged("a checkpoint has a key twice")
+            self._total += state_sum.sum_of(batch)
+            self._count += len(batch)
 
     def apply(self, records: Iterable[Record], *, check: bool = True) -> None:
         """Replay records of this source. Raises VaultDamaged if a STATE record contradicts us, and
@@ -155,52 +143,26 @@ class TreeState:
         self.sums_checked += 1
 
     def _empty(self) -> None:
-        self._db.execute("DELETE FROM row")
+        self._rows.clear()
         self._total = self._count = 0
 
     def _flush(self, pending: dict[bytes, bytes | None]) -> None:
         if not pending:
             return
-        term, keys = state_sum.term, list(pending)
-        before = self._values(keys)
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT OR REPLACE INTO row VALUES (?, ?)",
-            [(key, value) for key, value in pending.items() if value is not None],
-        )
-        self._db.executemany(
-            "DELETE FROM row WHERE key = ?",
-            [(key,) for key, value in pending.items() if value is None and key in before],
-        )
-        self._db.execute("COMMIT")
-        for key, value in before.items():
-            self._total -= term(key, value)
-        self._count -= len(before)
-        for key, fresh in pending.items():
-            if fresh is not None:
-                self._total += term(key, fresh)
-                self._count += 1
-
-    def _values(self, keys: Sequence[bytes]) -> dict[bytes, bytes]:
-        found: dict[bytes, bytes] = {}
-        for start in range(0, len(keys), _SELECT_MAX):
-            some = keys[start : start + _SELECT_MAX]
-            marks = ",".join("?" * len(some))
-            found.update(
-                self._db.execute(f"SELECT key, value FROM row WHERE key IN ({marks})", some)  # noqa: S608 - question marks only
-            )
-        return found
+        before = self._rows.change(pending)
+        fresh = [(key, value) for key, value in pending.items() if value is not None]
+        self._total += state_sum.sum_of(fresh) - state_sum.sum_of(before.items())
+        self._count += len(fresh) - len(before)
 
     # -- reading ---------------------------------------------------------------------------------
 
     def rows(self) -> Iterator[Row]:
-        """Yield all (key, value) in key order: what a checkpoint holds."""
-        yield from self._db.execute("SELECT key, value FROM row ORDER BY key")
+        """Return all (key, value) in key order: what a checkpoint holds."""
+        return self._rows.all()
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of a key."""
-        row = self._db.execute("SELECT value FROM row WHERE key = ?", (key,)).fetchone()
-        return None if row is None else bytes(row[0])
+        return self._rows.get(key)
 
     def info(self) -> SourceInfo:
         """Return the source's name and paths. Raises VaultDamaged if the journal lacks them."""
@@ -217,11 +179,8 @@ class TreeState:
             if fid + 1 < _FID_MAX
             else low[:1] + b"\xff" * 264
         )
-        rows = self._db.execute(
-            "SELECT key, value FROM row WHERE key > ? AND key < ? ORDER BY key", (low, high)
-        )
         found = []
-        for key, value in rows:
+        for key, value in self._rows.between(low, high):
             parsed = parse_dirent_key(key)
             assert parsed is not None
             found.append((parsed[1], wire.decode(_DIRENT, value, "a directory entry")))
@@ -239,7 +198,7 @@ class TreeState:
 
     def versions(self, fids: Iterable[int]) -> dict[int, FileVersion]:
         """Return the versions of many files at once. Raises VaultDamaged."""
-        found = self._values([version_key(_checked(fid)) for fid in fids])
+        found = self._rows.values([version_key(_checked(fid)) for fid in fids])
         return {
             int.from_bytes(key[1:], "big"): wire.decode(_VERSION, value, "a file version")
             for key, value in found.items()
