@@ -109,8 +109,12 @@ class Surveyor:
             self._names[0] = self._target.names(0)
         for number in range(1, len(self._plan.directories)):
             self._look_at_directory(number)
+        names, blocked, write = self._names, self.survey.blocked, self.survey.write
         for file in self._plan.files:
-            self._decide(file)
+            if not file.links and file.directory not in names and file.directory not in blocked:
+                write.append(file)  # its directory is still to be made: nothing can stand there
+            else:
+                self._decide(file)
         if self._conflicts:
             shown = ", ".join(map(os.fsdecode, self._conflicts[:_SHOWN]))
             more = len(self._conflicts) - _SHOWN
