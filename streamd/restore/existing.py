@@ -109,9 +109,9 @@ class Surveyor:
             self._names[0] = self._target.names(0)
         for number in range(1, len(self._plan.directories)):
             self._look_at_directory(number)
-        names, blocked, write = self._names, self.survey.blocked, self.survey.write
+        standing, blocked, write = self._names, self.survey.blocked, self.survey.write
         for file in self._plan.files:
-            if not file.links and file.directory not in names and file.directory not in blocked:
+            if not file.links and file.directory not in standing and file.directory not in blocked:
                 write.append(file)  # its directory is still to be made: nothing can stand there
             else:
                 self._decide(file)
