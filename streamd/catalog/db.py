@@ -18,7 +18,9 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from streamd.errors import DiskFull, StreamdError
 from streamd.observe.logging import get_logger
 
-SCHEMA: Final = 3
+SCHEMA: Final = 4
+# From which schema, and how. What is new is filled in when an entry is captured the next time.
+_UPGRADES: Final = {3: "ALTER TABLE node ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"}
 FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024
@@ -59,6 +61,10 @@ class Catalog:
         if version == 0:
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
             connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        elif version in _UPGRADES:
+            connection.executescript(
+                f"BEGIN; {_UPGRADES[version]}; PRAGMA user_version = {SCHEMA}; COMMIT;"
+            )
         elif version != SCHEMA:
             raise CatalogDamaged(f"the catalog has schema {version}, this streamd {SCHEMA}")
 

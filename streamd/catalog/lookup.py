@@ -2,9 +2,11 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from streamd.model.entry import EntryType
+import msgspec
+
+from streamd.model.entry import EntryType, FileVersion
 from streamd.model.host import HostStat
 
 S = TypeVar("S")
@@ -18,11 +20,19 @@ class NodeRow(NamedTuple):
     fid: int
     stat: HostStat
     again: int
+    generation: int = 0
 
 
 _STAT_COLUMNS = (
     "n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns, n.dev, n.ino, n.nlink, n.rdev"
 )
+NODE_COLUMNS = f"n.fid, n.again, n.generation, {_STAT_COLUMNS}"
+_VERSION = msgspec.msgpack.Decoder(FileVersion)
+
+
+def node_row(row: Sequence[Any]) -> NodeRow:
+    """Return what was selected by `NODE_COLUMNS`."""
+    return NodeRow(row[0], HostStat._make(row[3:]), row[1], row[2])
 
 
 class TreeLookup:
@@ -36,11 +46,11 @@ class TreeLookup:
     def children(self, parent: int) -> dict[bytes, NodeRow]:
         """Return all entries of a directory."""
         rows = self._connection.execute(
-            f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS}"
+            f"SELECT d.name, {NODE_COLUMNS}"
             " FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?",
             (parent,),
         )
-        return {row[0]: NodeRow(row[1], HostStat._make(row[3:]), row[2]) for row in rows}
+        return {row[0]: node_row(row[1:]) for row in rows}
 
     def named(self, parent: int, names: Sequence[bytes]) -> dict[bytes, NodeRow]:
         """Return the entries of a directory that have one of these names."""
@@ -49,23 +59,23 @@ class TreeLookup:
             part = names[start : start + IN_MAX]
             marks = ",".join("?" * len(part))
             rows = self._connection.execute(
-                f"SELECT d.name, d.fid, n.again, {_STAT_COLUMNS} FROM dirent d"
+                f"SELECT d.name, {NODE_COLUMNS} FROM dirent d"
                 f" JOIN node n ON n.fid = d.fid WHERE d.parent = ? AND d.name IN ({marks})",
                 (parent, *part),
             )
             for row in rows:
-                found[row[0]] = NodeRow(row[1], HostStat._make(row[3:]), row[2])
+                found[row[0]] = node_row(row[1:])
         return found
 
     def by_inode(self, dev: int, ino: int) -> NodeRow | None:
         """Return the file with this identity, if it is known."""
         row = self._connection.execute(
-            f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
+            f"SELECT {NODE_COLUMNS} FROM node n"
             " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0"
             " ORDER BY n.fid DESC LIMIT 1",  # an older one is gone, if that is not known yet
             (ino, dev, self.source),
         ).fetchone()
-        return None if row is None else NodeRow(row[0], HostStat._make(row[2:]), row[1])
+        return None if row is None else node_row(row)
 
     def by_inodes(self, identities: Sequence[tuple[int, int]]) -> dict[tuple[int, int], NodeRow]:
         """Return the known files among (dev, ino), as `by_inode` does one by one."""
@@ -73,14 +83,19 @@ class TreeLookup:
         for part in parts_of(identities):
             marks = ",".join("?" * len(part))
             rows = self._connection.execute(
-                f"SELECT n.fid, n.again, {_STAT_COLUMNS} FROM node n"
+                f"SELECT {NODE_COLUMNS} FROM node n"
                 f" WHERE n.ino IN ({marks}) AND n.source = ? AND n.links > 0 ORDER BY n.fid",
                 (*(ino for _, ino in part), self.source),
             )
             for row in rows:
-                stat = HostStat._make(row[2:])
-                found[stat.dev, stat.ino] = NodeRow(row[0], stat, row[1])
+                known = node_row(row)
+                found[known.stat.dev, known.stat.ino] = known
         return found
+
+    def birth_of(self, fid: int) -> int:
+        """Return when a file was born, in nanoseconds, as captured; 0: not known."""
+        row = self._connection.execute("SELECT version FROM node WHERE fid = ?", (fid,)).fetchone()
+        return 0 if row is None else _VERSION.decode(row[0]).btime_ns
 
     def inode_of(self, fid: int) -> int:
         """Return a file's inode number when it was captured; 0: not known."""

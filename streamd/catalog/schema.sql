@@ -23,6 +23,7 @@ CREATE TABLE source (
 -- One row for each live file. The stat columns are what `examine` saw when `version` was captured;
 -- ino 0: unknown (rebuilt from the vault), which compares unequal to everything. `version` is the encoded
 -- FileVersion as it stands in the journal, so that sums and checkpoints need not encode it again.
+-- `generation` tells one use of an inode number from the next (model.host.Identity); 0: not known.
 -- `links` counts our dirents, not the file system's. `again` is 1 while the version is fuzzy.
 CREATE TABLE node (
     fid      INTEGER PRIMARY KEY,
@@ -38,6 +39,7 @@ CREATE TABLE node (
     ino      INTEGER NOT NULL,
     nlink    INTEGER NOT NULL,
     rdev     INTEGER NOT NULL,
+    generation INTEGER NOT NULL DEFAULT 0,  -- since schema 4; the last column where that was older
     links    INTEGER NOT NULL,
     again    INTEGER NOT NULL,
     version  BLOB NOT NULL

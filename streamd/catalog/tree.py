@@ -65,6 +65,7 @@ class Intent(NamedTuple):
     version: bytes | None
     again: bool
     is_fresh: bool
+    generation: int = 0  # see model.host.Identity; 0: not known
 
 
 class TreeWriter:
@@ -259,7 +260,7 @@ class TreeWriter:
         state, nameless, count, total = self._state, self._nameless, 0, 0
         records, term = state.records, state_sum.term
         for intent in intents:
-            parent, name, fid, stat, version, _, is_fresh = intent
+            parent, name, fid, stat, version, _, is_fresh, _ = intent
             if not (
                 is_fresh
                 and version is not None
@@ -312,8 +313,8 @@ class TreeWriter:
         if fid in known:
             self._connection.execute(
                 "UPDATE node SET type=?, mode=?, uid=?, gid=?, size=?, mtime_ns=?, ctime_ns=?,"
-                " dev=?, ino=?, nlink=?, rdev=?, again=?, version=? WHERE fid=?",
-                (*intent.stat, int(intent.again), intent.version, fid),
+                " dev=?, ino=?, nlink=?, rdev=?, generation=?, again=?, version=? WHERE fid=?",
+                (*intent.stat, intent.generation, int(intent.again), intent.version, fid),
             )
             known[fid] = intent.version
         else:
@@ -367,12 +368,15 @@ class TreeWriter:
         """Write what was collected; records are already in order."""
         if fresh:
             self._connection.executemany(
-                "INSERT INTO node VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                "INSERT INTO node (fid, source, type, mode, uid, gid, size, mtime_ns, ctime_ns,"
+                " dev, ino, nlink, rdev, generation, links, again, version)"
+                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                 [
                     (
                         fid,
                         self._state.number,
                         *intent.stat,
+                        intent.generation,
                         links.pop(fid, 0),
                         int(intent.again),
                         intent.version,

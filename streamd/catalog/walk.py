@@ -2,9 +2,8 @@
 
 from typing import Any, Final
 
-from streamd.catalog.lookup import NodeRow, TreeLookup
+from streamd.catalog.lookup import NODE_COLUMNS, NodeRow, TreeLookup, node_row
 from streamd.model.entry import EntryType
-from streamd.model.host import HostStat
 
 _COLUMNS = (
     "d.name, d.fid, n.again, n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns,"
@@ -44,11 +43,13 @@ class WalkLookup(TreeLookup):
 
     def between(self, parent: int, low: bytes, high: bytes | None) -> dict[bytes, NodeRow]:
         """Return the same as the other questions about entries do."""
-        rows = self.rows_between(parent, low, high)
-        return {
-            name: NodeRow(row[NUMBER], HostStat._make(row[STAT:]), row[AGAIN])
-            for name, row in rows.items()
-        }
+        below = "" if high is None else " AND d.name < ?"
+        rows = self._connection.execute(
+            f"SELECT d.name, {NODE_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
+            f" WHERE d.parent = ? AND d.name >= ?{below}",
+            (parent, low) if high is None else (parent, low, high),
+        )
+        return {row[0]: node_row(row[1:]) for row in rows}
 
     def directories(self, parent: int) -> list[tuple[bytes, int, int]]:
         """Return (name, number, inode) of the directories in a directory."""

@@ -20,6 +20,7 @@ from streamd.daemon.meters import Meters
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress
 from streamd.daemon.surveying import Surveying
+from streamd.model.host import Identity
 from streamd.observe.logging import get_logger
 from streamd.pipeline.channel import LIVE
 from streamd.pipeline.cut import Cut
@@ -114,7 +115,7 @@ class Cutting:
     async def _doubt(self, begun: "_Begun", survey: Survey, cut: Cut) -> str:
         """Say why the pass that was just read may mix instants; empty: it does not."""
         young = {
-            entry.fid: (stat.dev, stat.ino)
+            entry.fid: Identity(stat.dev, stat.ino, entry.generation, 0)
             for entry, stat in cut.young(begun.since_us)
             if max(stat.nlink, entry.stat.nlink) > 1
         }

@@ -8,6 +8,7 @@ from streamd.catalog import dirty
 from streamd.catalog.db import Catalog
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.walk import WalkLookup
+from streamd.model.host import Identity
 from streamd.model.record import Gap
 from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.channel import BULK
@@ -117,14 +118,14 @@ class Surveying:
         async with self._turn:
             return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
 
-    async def are_there(self, files: dict[bytes, tuple[int, int]]) -> bool:
-        """Say whether the files with these (dev, ino) still are at these paths."""
+    async def are_there(self, files: dict[bytes, Identity]) -> bool:
+        """Say whether these files still are at these paths."""
         async with self._turn:
             return await asyncio.get_running_loop().run_in_executor(
                 self._threads, self._are_there, files
             )
 
-    def _are_there(self, files: dict[bytes, tuple[int, int]]) -> bool:
+    def _are_there(self, files: dict[bytes, Identity]) -> bool:
         source, by_directory = self.stream.source, dict[bytes, list[bytes]]()
         for path in files:
             directory, _, name = path.rpartition(b"/")
@@ -132,9 +133,11 @@ class Surveying:
                 directory, name = VIRTUAL_ROOT, path
             by_directory.setdefault(directory, []).append(name)
         for directory, names in by_directory.items():
-            entries = source.examine(directory, names).entries
+            seen = source.identify(directory, names)
             for name in names:
-                now = entries.get(name)
-                if now is None or (now.dev, now.ino) != files[join(directory, name)]:
+                now, was = seen.get(name), files[join(directory, name)]
+                if now is None or (now.dev, now.ino) != (was.dev, was.ino):
+                    return False
+                if was.generation not in {0, now.generation}:
                     return False
         return True

@@ -394,7 +394,10 @@ def _fill_tree(connection: sqlite3.Connection, summary: SourceSummary, state: Tr
     for part in _parts(state.rows()):
         connection.executemany("INSERT INTO dirent VALUES (?,?,?,?)", _dirents(part, number))
         connection.executemany(
-            "INSERT INTO node VALUES (?,?,?,?,?,?,?,?,?,0,0,?,?,0,1,?)", _nodes(part, number)
+            "INSERT INTO node (fid, source, type, mode, uid, gid, size, mtime_ns, ctime_ns,"
+            " dev, ino, nlink, rdev, links, again, version)"
+            " VALUES (?,?,?,?,?,?,?,?,?,0,0,?,?,0,1,?)",
+            _nodes(part, number),
         )
     connection.execute(
         "UPDATE node SET links = (SELECT count(*) FROM dirent WHERE dirent.fid = node.fid)"

@@ -17,3 +17,12 @@ class HostStat(NamedTuple):
     ino: int
     nlink: int
     rdev: int
+
+
+class Identity(NamedTuple):
+    """Which file this is. Inode numbers are used again, most file systems do so at once."""
+
+    dev: int
+    ino: int
+    generation: int  # of this use of the number, from the file's handle; 0: not known
+    birth_ns: int  # when this use began; 0: not known

@@ -258,7 +258,7 @@ class Pipeline:
 
     def _request(self, entry: Found) -> ReadRequest:
         tail = None if entry.is_fresh else self._tails.of(entry.fid)
-        return ReadRequest(entry.path, entry.stat, tail)
+        return ReadRequest(entry.path, entry.stat, tail, entry.generation)
 
     async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: one is read while the ones before are sealed."""

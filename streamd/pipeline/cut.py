@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 TICK_NS: Final = 10_000_000  # the kernel's clock for files may be this much behind
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
+Key = tuple[int, int, int]  # device, inode, generation
 
 
 class Cut:
@@ -31,8 +32,8 @@ class Cut:
         self._read = asyncio.Event()
         self._read.set()
         self._parked: list[Parked] = []
-        self._known: dict[tuple[int, int], tuple[HostStat, bytes]] = {}
-        self._large: set[tuple[int, int]] = set()
+        self._known: dict[Key, tuple[HostStat, bytes]] = {}
+        self._large: set[Key] = set()
 
     # -- told by the pipeline --------------------------------------------------------------------
 
@@ -47,7 +48,7 @@ class Cut:
         is_large = parked.job.finding.is_large
         for intent in parked.ready.intents:
             if intent.version is not None and not intent.again:
-                key = (intent.stat.dev, intent.stat.ino)
+                key = (intent.stat.dev, intent.stat.ino, intent.generation)
                 self._known[key] = (intent.stat, intent.version)
                 if is_large:
                     self._large.add(key)
@@ -57,7 +58,7 @@ class Cut:
 
     def known(self, entry: Found) -> Intent | None:
         """Return what is to be recorded of an entry without reading it again, if that is known."""
-        found = self._known.get((entry.stat.dev, entry.stat.ino))
+        found = self._known.get((entry.stat.dev, entry.stat.ino, entry.generation))
         if found is None or found[0] != entry.stat:
             return None
         return Intent(
@@ -68,6 +69,7 @@ class Cut:
             found[1],
             again=False,
             is_fresh=entry.is_fresh,
+            generation=entry.generation,
         )
 
     # -- for whoever makes the cut ---------------------------------------------------------------

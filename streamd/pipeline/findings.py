@@ -34,6 +34,7 @@ class Found(NamedTuple):
     parent_ino: int  # inode number of the directory, 0 if not known
     read: bool
     is_fresh: bool
+    generation: int = 0  # which use of the inode number it is, see model.host.Identity
 
 
 class Trouble(NamedTuple):

@@ -51,11 +51,13 @@ class InFlight:
         with self._lock:
             self.entries[key] = survey
 
-    def fid_of(self, dev: int, ino: int) -> int | None:
+    def fid_of(self, dev: int, ino: int, generation: int) -> int | None:
         """Return the file in flight with this identity."""
         with self._lock:
             for key in _keys(self._by_inode, (dev, ino)):
-                return self._found[key].fid
+                found = self._found[key]
+                if generation in {0, found.generation} or not found.generation:
+                    return found.fid
             return None
 
     def stat_of(self, key: Key) -> HostStat | None:

@@ -222,7 +222,16 @@ class Sealer:
             if again:
                 described.racy[entry.path] = read_at_ns // 1000
         described.intents.append(
-            Intent(entry.parent, entry.name, entry.fid, stat, version, again, entry.is_fresh)
+            Intent(
+                entry.parent,
+                entry.name,
+                entry.fid,
+                stat,
+                version,
+                again,
+                entry.is_fresh,
+                entry.generation,
+            )
         )
 
     def _version(

@@ -11,6 +11,7 @@ from typing import Final
 
 from streamd.model.entry import EntryType
 from streamd.pipeline.findings import BATCH_BYTES_MAX, Found
+from streamd.policy.identity import Known, is_same_file
 from streamd.sources.port import Outcome, ReadResult, Source
 
 ROUNDS_MAX: Final = 3
@@ -52,10 +53,17 @@ def look(
         if now is None:
             if entry.name not in listing.failed:
                 found.gone[position] = (entry.parent, entry.name)
-        elif now.type not in _QUICK or now.size > BATCH_BYTES_MAX:
             continue
-        elif now.ino == entry.stat.ino and now.type == entry.stat.type:
-            found.again[position] = entry._replace(stat=now)
+        seen = source.identify(directory, [entry.name]).get(entry.name)
+        if now.type not in _QUICK or now.size > BATCH_BYTES_MAX:
+            continue
+        if seen is None or (seen.dev, seen.ino) != (now.dev, now.ino):
+            continue
+        known = Known(entry.stat, entry.generation, 0)
+        if is_same_file(known, now, seen, is_in_place=True):
+            found.again[position] = entry._replace(stat=now, generation=seen.generation)
         elif now.nlink == 1:
-            found.again[position] = entry._replace(stat=now, fid=new_fid(), is_fresh=True)
+            found.again[position] = entry._replace(
+                stat=now, fid=new_fid(), is_fresh=True, generation=seen.generation
+            )
     return found

@@ -25,6 +25,7 @@ from streamd.pipeline.findings import (
     Trouble,
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
+from streamd.pipeline.recognising import Recogniser
 from streamd.pipeline.trail import Trail, left_behind, others_of
 from streamd.pipeline.visit import Visit, is_same, is_unmounted, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
@@ -55,6 +56,7 @@ class Survey:
         self._in_flight = in_flight
         self._places = places
         self._new_fid = new_fid
+        self._recogniser = Recogniser(source, lookup, in_flight)
         self._directories: dict[bytes, int] = {VIRTUAL_ROOT: lookup.root}
         self.missing: set[bytes] = set()  # roots that are not there
         self.present: set[bytes] = set()  # and those that are, as far as was looked
@@ -65,7 +67,6 @@ class Survey:
         self._touched: dict[bytes, int] = {}  # what else needs a look in this cut, and since when
         self._finding = Finding()
         self._gone: dict[tuple[bytes, int], dict[bytes, None]] = {}  # directory, fid -> names
-        self._by_inode: dict[tuple[int, int], NodeRow | None] = {}  # looked up ahead
         self._links: dict[int, HostStat] = {}  # files with several names, found by this survey
         self._visited = 0  # how many of those have had it
         self.trail = Trail()
@@ -343,12 +344,17 @@ class Survey:
         in_flight = self._in_flight.entries
         names, at = list(listing.entries), 0
         while at < len(names):
-            self._look_ahead(listing, names[at : at + AHEAD_MAX], rows)
-            for name in names[at : at + AHEAD_MAX]:
+            part = names[at : at + AHEAD_MAX]
+            self._recogniser.look_ahead(visit.path, part, listing.entries, rows)
+            for name in part:
                 at += 1
                 now, row = listing.entries[name], rows.get(name)
                 if (parent, name) in in_flight:
                     self._meet(visit, listing, name, row, below)
+                    continue
+                is_as_captured = row is not None and not row.again and is_same(row.stat, now)
+                if not is_as_captured and self._recogniser.is_lost(name, now):
+                    self._slip(join(visit.path, name), Depth.BELOW)
                     continue
                 found = self._judge(parent, name, visit.path, row, now)
                 if found is not None and self._in_flight.is_held(found, self):
@@ -365,16 +371,6 @@ class Survey:
                 if is_large or self._is_full():
                     yield found if is_large else None
                     break  # that may have taken a while: what was looked up is old
-
-    def _look_ahead(self, listing: Listing, names: list[bytes], rows: dict[bytes, NodeRow]) -> None:
-        """Look up in one go which known files the entries without a row of their own may be."""
-        entries, new = listing.entries, []
-        for name in names:
-            now, row = entries[name], rows.get(name)
-            if row is None or row.stat.ino != now.ino:
-                new.append((now.dev, now.ino))
-        known = self._lookup.by_inodes(new) if new else {}
-        self._by_inode = {key: known.get(key) for key in new}
 
     def _meet(
         self,
@@ -393,7 +389,7 @@ class Survey:
         if (
             row is None
             or now.type != _DIRECTORY
-            or (row.stat.ino, row.stat.type) != (now.ino, now.type)
+            or not self._recogniser.is_still(row, name, now)
             or self._in_flight.is_moving(key, row.fid)
         ):
             self._defer(visit.fid, name, join(visit.path, name), now, deep=visit.deep)
@@ -462,39 +458,17 @@ class Survey:
     ) -> Found | None:
         """Return what is to be recorded of one entry, None if it is as captured."""
         path = join(directory, name)
-        fid, is_fresh = None, False
-        if row is not None and row.stat.type == now.type:
-            if row.stat.ino == now.ino:
-                if is_same(row.stat, now) and not row.again:
-                    return None
-                is_linked = now.nlink > 1 and now.type != _DIRECTORY
-                fid = (self._same_file(now) if is_linked else None) or row.fid
-            elif row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
-                fid = row.fid
-        if fid is None:
-            fid = self._same_file(now)
+        if row is not None and is_same(row.stat, now) and not row.again:
+            return None
+        fid, is_fresh = self._recogniser.fid_of(name, row, now), False
         if fid is None:
             fid, is_fresh = self._new_fid(), True
         since_us, own = self._since_us(path), self._stats.get(directory)
-        ino = own.ino if own is not None else 0
+        ino, generation = own.ino if own is not None else 0, self._recogniser.generation(name)
+        is_read = True
         if now.nlink > 1 and now.type != _DIRECTORY:
-            if self._links.get(fid) == now:
-                return Found(parent, name, path, fid, now, since_us, ino, False, False)
+            is_read = self._links.get(fid) != now
             self._links[fid] = now
-        return Found(parent, name, path, fid, now, since_us, ino, True, is_fresh)
-
-    def _same_file(self, now: HostStat) -> int | None:
-        """Return the file that this new name belongs to: another link, or a renamed file."""
-        if now.nlink > 1 and now.type != _DIRECTORY:
-            fid = self._in_flight.fid_of(now.dev, now.ino)
-            if fid is not None:
-                return fid
-        key = now.dev, now.ino
-        row = self._by_inode[key] if key in self._by_inode else self._lookup.by_inode(*key)
-        if row is None or row.stat.type != now.type:
-            return None
-        if now.type == _DIRECTORY or now.nlink > 1:
-            return row.fid
-        # One name, same inode: a rename keeps size and mtime. Otherwise the inode was used again.
-        is_renamed = row.stat.size == now.size and row.stat.mtime_ns == now.mtime_ns
-        return row.fid if is_renamed else None
+        return Found(
+            parent, name, path, fid, now, since_us, ino, is_read, is_read and is_fresh, generation
+        )

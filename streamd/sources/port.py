@@ -6,7 +6,8 @@ a few lines and a simulation runs them inline. Paths are absolute bytes. The vir
 empty path b"", is a directory whose entries are the source's configured paths (each name a whole
 path).
 
-Thread use: `examine` is called by one thread at a time; `read` and `LargeRead.next` by several.
+Thread use: `examine` and `identify` are called by one thread at a time, `read` and `LargeRead.next`
+by several.
 """
 
 from collections import Counter
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-from streamd.model.host import HostStat
+from streamd.model.host import HostStat, Identity
 from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
 
 VIRTUAL_ROOT = b""
@@ -114,6 +115,7 @@ class ReadRequest(NamedTuple):
     path: bytes
     expected: HostStat
     tail: Tail | None = None
+    generation: int = 0  # as `identify` said; 0: not known
 
 
 class Piece(NamedTuple):
@@ -198,6 +200,14 @@ class Source(Protocol):
 
     def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
         """Look at `names` in `directory`, or at all of it when None. Blocking."""
+
+    def identify(
+        self, directory: bytes, names: Sequence[bytes], *, births: bool = False
+    ) -> dict[bytes, Identity]:
+        """Say which files are behind names; those that are not there (any more) are missing.
+
+        Their times of birth are sure to be looked up only if `births`. Blocking.
+        """
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""

@@ -15,7 +15,7 @@ from errno import ENOENT, ENOTDIR
 from typing import TypeVar
 
 from streamd.model.entry import EntryType
-from streamd.model.host import HostStat
+from streamd.model.host import HostStat, Identity
 from streamd.sources.port import (
     VIRTUAL_ROOT,
     Listing,
@@ -51,7 +51,7 @@ class Node:
     parent: "Node | None" = None  # of a directory
     name: bytes = b""
     was_linked: bool = False  # has, or once had, several names
-    is_reused: bool = False  # another file had this inode before
+    generation: int = 0  # which use of the inode number this is
     values: "list[tuple[int, Value]]" = field(default_factory=list)  # what it was, since when
 
     @property
@@ -89,6 +89,7 @@ class ModelFs:
         self._now_us = now_us
         self._free: list[int] = []
         self._next_ino = 100
+        self._generation = 0
         self.roots = tuple(roots)
         self.top = {root: self._new(EntryType.DIRECTORY, 0o755) for root in roots}
         for root, node in self.top.items():
@@ -96,7 +97,6 @@ class ModelFs:
         self.listeners: list[Callable[[Node, bytes, Node, bool, bool], None]] = []
         self.history: dict[bytes, list[tuple[int, Value | None]]] = {}
         self.nodes: dict[bytes, list[tuple[int, Node | None]]] = {}
-        self.moves: list[tuple[int, bytes]] = []  # directories: when, to where
         self._last: dict[bytes, tuple[Node, Value]] = {}
         self.last_change_us = 0
         self._log()
@@ -113,20 +113,12 @@ class ModelFs:
                 self.history.setdefault(path, []).append((at_us, value))
             if node is not before:
                 self.nodes.setdefault(path, []).append((at_us, node))
-                # A new directory with the inode of a removed one is taken for that one, renamed.
-                if node is not None and node.is_dir and (node.values or node.is_reused):
-                    self.moves.append((at_us, path))
             if node is not None and (not node.values or node.values[-1][1] != value):
                 node.values.append((at_us, value))
         self._last = now
 
     def values_in(self, path: bytes, from_us: int, to_us: int) -> list[Value | None]:
-        """Return what a path may be said to have been during an interval, its ends included.
-
-        That is what stood there, and two things more. A file with several names: what it was, for
-        it is recorded under all its names at once. Below a directory that moved meanwhile: what any
-        file was, for a directory moves with what is known of it, and the rest follows a look later.
-        """
+        """Return what a path may be said to have been during an interval, its ends included."""
         return list(_in(self.history.get(path, []), from_us, to_us))
 
     def walk(self):
@@ -168,13 +160,13 @@ class ModelFs:
         return self._now_us() * 1000 // TICK_NS * TICK_NS
 
     def _new(self, kind: EntryType, mode: int, content: bytes = b"") -> Node:
-        is_reused = bool(self._free)
-        if is_reused:
+        if self._free:
             ino = self._free.pop()
         else:
             ino, self._next_ino = self._next_ino, self._next_ino + 1
-        now = self._tick()
-        return Node(ino, kind, mode, content, mtime_ns=now, ctime_ns=now, is_reused=is_reused)
+        now, self._generation = self._tick(), self._generation + 1
+        generation = self._generation
+        return Node(ino, kind, mode, content, mtime_ns=now, ctime_ns=now, generation=generation)
 
     def _done(self, directory: Node, name: bytes, node: Node, *, deep=False, inside=False) -> None:
         self._log()
@@ -503,6 +495,22 @@ class ScriptedSource:
                 listing.entries[name] = child.stat()
         return listing
 
+    def identify(
+        self, directory: bytes, names: Sequence[bytes], *, births: bool = False
+    ) -> dict[bytes, Identity]:
+        del births  # there is always a generation
+        self._look()
+        if directory == VIRTUAL_ROOT:
+            nodes = self.fs.top
+        else:
+            node = self.fs.find(directory)
+            nodes = {} if isinstance(node, int) else node.children
+        return {
+            name: Identity(DEV, nodes[name].ino, nodes[name].generation, 0)
+            for name in names
+            if name in nodes
+        }
+
     # -- reading ---------------------------------------------------------------------------------
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
@@ -519,7 +527,7 @@ class ScriptedSource:
         node = self.fs.find(request.path)
         if isinstance(node, int):
             return ReadResult(Outcome.VANISHED, request.expected)
-        if (node.ino, node.type) != (request.expected.ino, request.expected.type):
+        if not _is_expected(node, request):
             return ReadResult(Outcome.TYPE_CHANGED, request.expected)
         if node.type is EntryType.SYMLINK:
             return ReadResult(Outcome.OK, node.stat(), target=node.content, xattrs=node.xattrs())
@@ -541,6 +549,11 @@ class ScriptedSource:
         return found
 
 
+def _is_expected(node: Node, request: ReadRequest) -> bool:
+    seen = node.ino, node.type, node.generation
+    return seen == (request.expected.ino, request.expected.type, request.generation)
+
+
 class ScriptedLargeRead:
     """A file in two parts; one that changed in between is fuzzy."""
 
@@ -557,11 +570,10 @@ class ScriptedLargeRead:
     def next(self) -> tuple[memoryview, list[Piece]] | None:
         self._source._look()
         node = self._source.fs.find(self._request.path)
-        expected = self._request.expected
         if self._parts == 0:
             if isinstance(node, int):
                 self._outcome, self._parts = Outcome.VANISHED, 2
-            elif (node.ino, node.type) != (expected.ino, expected.type):
+            elif not _is_expected(node, self._request):
                 self._outcome, self._parts = Outcome.TYPE_CHANGED, 2
             else:
                 self._first, self._stat = node, node.stat()

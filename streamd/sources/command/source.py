@@ -16,7 +16,7 @@ from typing import Final
 
 from streamd.effects import MICROSECONDS, Clock
 from streamd.model.entry import EntryType
-from streamd.model.host import HostStat
+from streamd.model.host import HostStat, Identity
 from streamd.observe.logging import get_logger
 from streamd.policy.backoff import Backoff
 from streamd.sources.command.process import GRACE_SECONDS, Process, ProgramFailed
@@ -167,6 +167,15 @@ class CommandSource:
             rdev=0,
         )
         return Listing(entries={self._root: status})
+
+    def identify(
+        self, directory: bytes, names: Sequence[bytes], *, births: bool = False
+    ) -> dict[bytes, Identity]:
+        """Say that it is always the same file."""
+        del births
+        if directory != VIRTUAL_ROOT or self._root not in names:
+            return {}
+        return {self._root: Identity(0, _INODE, 0, 0)}
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         """Say that there is nothing to be read in one go."""

@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -334,6 +335,166 @@ out:
     return result;
 }
 
+/* -- identifying -------------------------------------------------------------------------------- */
+
+#define HANDLE_MAX 128
+#define IDENTITY_FIELDS 4 /* of model.host.Identity */
+
+#define EXT 0xEF53UL /* f_type of ext2, ext3, ext4 */
+#define XFS 0x58465342UL
+#define BTRFS 0x9123683EUL
+#define TMPFS 0x01021994UL
+#define F2FS 0xF2F52010UL
+#define BTRFS_TOP 256 /* the inode of the root of each subvolume, which has a device of its own */
+
+typedef struct {
+    struct file_handle head;
+    unsigned char room[HANDLE_MAX];
+} Handle;
+
+typedef struct {
+    int fd, mount;
+    unsigned long type; /* of the file system, 0: its handles are not to be relied on */
+    unsigned long long dev;
+} Directory;
+
+typedef struct {
+    const char *name;
+    int there;
+    unsigned long long dev, ino, generation;
+    long long birth;
+} Who;
+
+/* Where a handle stays the same for as long as the file is there; see identifying.py. */
+static unsigned long with_handles(int fd) {
+    struct statfs on;
+    if (fstatfs(fd, &on)) return 0;
+    unsigned long type = (unsigned long)on.f_type & 0xffffffffUL;
+    return type == EXT || type == XFS || type == BTRFS || type == TMPFS || type == F2FS ? type : 0;
+}
+
+static int take_handle(int fd, const char *name, Handle *handle, int *mount) {
+    handle->head.handle_bytes = HANDLE_MAX;
+    return name_to_handle_at(fd, name, &handle->head, mount, *name ? 0 : AT_EMPTY_PATH);
+}
+
+/* FNV-1a of type and handle, 63 bits of it, never 0; the same as in identifying.py. */
+static unsigned long long generation_of(const Handle *handle) {
+    unsigned long long hash = 0xcbf29ce484222325ULL;
+    for (int shift = 0; shift < 32; shift += 8)
+        hash = (hash ^ ((unsigned)handle->head.handle_type >> shift & 0xff)) * 0x100000001b3ULL;
+    for (unsigned i = 0; i < handle->head.handle_bytes; i++)
+        hash = (hash ^ handle->head.f_handle[i]) * 0x100000001b3ULL;
+    hash &= 0x7fffffffffffffffULL;
+    return hash ? hash : 1;
+}
+
+/* The inode number in a handle, 0 when it is not understood. */
+static unsigned long long ino_in(const Handle *handle, unsigned long type) {
+    const unsigned char *raw = handle->head.f_handle;
+    uint32_t word[3] = {0};
+    uint64_t number = 0;
+    memcpy(word, raw, sizeof word);
+    memcpy(&number, raw, sizeof number);
+    if (type == TMPFS) return handle->head.handle_bytes == 12 ? word[1] | (uint64_t)word[2] << 32 : 0;
+    if (type == BTRFS || (type == XFS && handle->head.handle_type == 0x81)) return number;
+    return handle->head.handle_type == 1 ? word[0] : 0;
+}
+
+/* One call where that is enough: the handle of an entry in the directory's own file system. */
+static int identify_quickly(const Directory *at, Who *who) {
+    Handle handle;
+    int mount;
+    if (!at->type || take_handle(at->fd, who->name, &handle, &mount) || mount != at->mount) return 0;
+    who->ino = ino_in(&handle, at->type);
+    if (!who->ino || (at->type == BTRFS && who->ino == BTRFS_TOP)) return 0;
+    who->dev = at->dev;
+    who->generation = generation_of(&handle);
+    return who->there = 1;
+}
+
+static void identify_one(const Directory *at, Who *who, int births) {
+    struct statx status;
+    Handle handle;
+    int mount, fd;
+    if (!births && identify_quickly(at, who)) return;
+    fd = openat(at->fd, who->name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) return;
+    if (!statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC,
+               STATX_BASIC_STATS | STATX_BTIME, &status)) {
+        who->there = 1;
+        who->dev = makedev(status.stx_dev_major, status.stx_dev_minor);
+        who->ino = status.stx_ino;
+        who->generation = with_handles(fd) && !take_handle(fd, "", &handle, &mount)
+                              ? generation_of(&handle)
+                              : 0;
+        if (status.stx_mask & STATX_BTIME && (births || !who->generation))
+            who->birth = nanoseconds(status.stx_btime);
+    }
+    close(fd);
+}
+
+static void open_directory(int fd, Directory *at) {
+    struct stat status;
+    Handle handle;
+    at->fd = fd;
+    at->type = with_handles(fd);
+    if (fstat(fd, &status) || take_handle(fd, "", &handle, &at->mount)) at->type = 0;
+    else at->dev = status.st_dev;
+}
+
+PyDoc_STRVAR(identify_doc,
+             "identify(dir_fd, names, births, identity)\n--\n\n"
+             "Say which files are behind names in an open directory; links are not followed.\n\n"
+             "Returns {name: identity}, without names that are not there. Where there is a\n"
+             "generation, the time of birth is there if `births`.");
+
+static PyObject *identify(PyObject *self, PyObject *args) {
+    int dir_fd, births;
+    PyObject *names, *found = NULL;
+    PyTypeObject *type;
+    Py_ssize_t count;
+    Directory at = {0};
+    Who *all;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!pO!", &dir_fd, &PyList_Type, &names, &births, &PyType_Type,
+                          &type))
+        return NULL;
+    if (!PyType_IsSubtype(type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "Identity is a tuple");
+        return NULL;
+    }
+    count = PyList_GET_SIZE(names);
+    all = PyMem_Calloc((size_t)count + 1, sizeof *all);
+    if (!all) return PyErr_NoMemory();
+    for (Py_ssize_t i = 0; i < count; i++) {
+        char *name; /* one with a zero byte in it is refused here */
+        if (PyBytes_AsStringAndSize(PyList_GET_ITEM(names, i), &name, NULL)) goto out;
+        all[i].name = name;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    open_directory(dir_fd, &at);
+    for (Py_ssize_t i = 0; i < count; i++) identify_one(&at, &all[i], births);
+    Py_END_ALLOW_THREADS
+    found = PyDict_New();
+    for (Py_ssize_t i = 0; found && i < count; i++) {
+        if (!all[i].there) continue;
+        PyObject *made = type->tp_alloc(type, IDENTITY_FIELDS);
+        unsigned long long values[] = {all[i].dev, all[i].ino, all[i].generation};
+        for (int field = 0; made && field < IDENTITY_FIELDS; field++) {
+            PyObject *value = field < 3 ? PyLong_FromUnsignedLongLong(values[field])
+                                        : PyLong_FromLongLong(all[i].birth);
+            if (!value) Py_CLEAR(made);
+            else PyTuple_SET_ITEM(made, field, value);
+        }
+        if (!made || PyDict_SetItem(found, PyList_GET_ITEM(names, i), made) < 0) Py_CLEAR(found);
+        Py_XDECREF(made);
+    }
+out:
+    PyMem_Free(all);
+    return found;
+}
+
 /* -- writing ------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -439,6 +600,7 @@ static PyObject *set_types(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
+    {"identify", identify, METH_VARARGS, identify_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"set_types", set_types, METH_VARARGS, set_types_doc},
     {NULL, NULL, 0, NULL},

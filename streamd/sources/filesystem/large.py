@@ -79,7 +79,7 @@ class LargeFile:
         self._fd = self._live = open_file(self._name, self._dir_fd)
         self._before, self._writer = settle(self._fd, self._clock.now_us(), probe=True)
         self._stat = host_stat(self._before)
-        if not is_expected(self._before, self._request.expected):
+        if not is_expected(self._fd, self._before, self._request):
             self._failure = ReadResult(Outcome.TYPE_CHANGED, self._request.expected)
             return
         self._extents = extents(self._fd, self._before.st_size)

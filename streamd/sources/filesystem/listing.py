@@ -3,13 +3,15 @@
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from streamd.model.entry import EntryType
-from streamd.model.host import HostStat
+from streamd.model.host import HostStat, Identity
 from streamd.policy.classes import EXCLUDED, TOO_LARGE
 from streamd.sources.filesystem import bulk
 from streamd.sources.filesystem.answering import Answering
+from streamd.sources.filesystem.identifying import identify, identify_path
 from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
 from streamd.sources.filesystem.opening import open_directory
@@ -76,6 +78,24 @@ class Examiner:
         except OSError as error:
             listing.error = error.errno or errno.EIO
         return listing
+
+    def identify(
+        self, directory: bytes, names: Sequence[bytes], *, births: bool
+    ) -> dict[bytes, Identity]:
+        """Say which files are behind `names`, which an answer before has found in `directory`."""
+        found: dict[bytes, Identity] = {}
+        if directory == VIRTUAL_ROOT:
+            for root in names:
+                with suppress(OSError), self._answering.turn(root):
+                    found[root] = identify_path(root, births=births)
+            return found
+        with suppress(OSError), self._answering.turn(directory):
+            fd = open_directory(self._scope, directory)
+            try:
+                found = identify(fd, names, births=births)
+            finally:
+                os.close(fd)
+        return found
 
     def _examine_there(
         self, directory: bytes, names: Sequence[bytes] | None, listing: Listing, hung: set[bytes]

@@ -15,6 +15,7 @@ from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
+from streamd.sources.filesystem.identifying import generation_of, identify
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.postgres import RUNNING, is_running
@@ -93,9 +94,16 @@ def read_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
     return tuple(sorted(found))
 
 
-def is_expected(status: os.stat_result, expected: HostStat) -> bool:
-    """Say whether this is still the file that was examined, not another under its name."""
-    return status.st_ino == expected.ino and host_stat(status).type == expected.type
+def is_expected(fd: int, status: os.stat_result, request: ReadRequest) -> bool:
+    """Say whether an open file is still the one that was examined, not another under its name."""
+    return _is_file_of(request, status, generation_of(fd) if request.generation else 0)
+
+
+def _is_file_of(request: ReadRequest, status: os.stat_result, generation: int) -> bool:
+    expected = request.expected
+    if status.st_ino != expected.ino or host_stat(status).type != expected.type:
+        return False
+    return 0 in {generation, request.generation} or generation == request.generation
 
 
 def joined_stat(dir_fd: int, name: bytes, status: HostStat) -> HostStat:
@@ -204,7 +212,7 @@ class BatchReader:
         sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
         places = [
             at
-            for at, (path, expected, _) in enumerate(requests)
+            for at, (path, expected, _, _) in enumerate(requests)
             if expected.type == _REGULAR and not path.endswith(sides)
         ]
         began = self._clock.monotonic()
@@ -290,7 +298,7 @@ class BatchReader:
         while True:
             before, writer = settle(fd, self._now_us)
             room = len(self._arena) - start - self._reserved
-            if not is_expected(before, request.expected) or before.st_size > room:
+            if not is_expected(fd, before, request) or before.st_size > room:
                 return ReadResult(Outcome.TYPE_CHANGED, request.expected, retries=attempt), []
             clone = self._cloner.clone(fd, self._directory_fd) if attempt else None
             if clone is not None:
@@ -370,7 +378,7 @@ class BatchReader:
     def _read_side_file(self, request: ReadRequest, fd: int) -> ReadResult:
         """Describe the -wal or -shm of a database without its content: see `sqlite`."""
         status = os.fstat(fd)
-        if not is_expected(status, request.expected):
+        if not is_expected(fd, status, request):
             return ReadResult(Outcome.TYPE_CHANGED, request.expected)
         return side_result(fd, status, self._births)
 
@@ -415,7 +423,7 @@ class BatchReader:
         try:
             xattrs = read_xattrs(fd)
             status = os.fstat(fd)
-            if not is_expected(status, request.expected):
+            if not is_expected(fd, status, request):
                 return ReadResult(Outcome.TYPE_CHANGED, request.expected)
             births = self._births.of(fd)
             return ReadResult(
@@ -440,7 +448,8 @@ class BatchReader:
             return ReadResult(Outcome.TYPE_CHANGED, request.expected)
         xattrs = read_xattrs(b"/proc/self/fd/%d/%b" % (fd, name))
         status = os.stat(name, dir_fd=fd, follow_symlinks=False)
-        if not is_expected(status, request.expected):
+        seen = identify(fd, [name], births=False).get(name)
+        if seen is None or not _is_file_of(request, status, seen.generation):
             return ReadResult(Outcome.TYPE_CHANGED, request.expected)
         return ReadResult(
             Outcome.OK,

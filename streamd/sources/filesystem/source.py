@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Final
 
 from streamd.effects import Clock
+from streamd.model.host import Identity
 from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.content import Chunking, Cutter, Hasher
@@ -136,6 +137,12 @@ class FilesystemSource:
         if self._copier is None:
             return self._examiner.examine(directory, names)
         return examine_joined(self._examiner.examine, directory, names)
+
+    def identify(
+        self, directory: bytes, names: Sequence[bytes], *, births: bool = False
+    ) -> dict[bytes, Identity]:
+        """Say which files are behind names; those that are not there are missing. Blocking."""
+        return self._examiner.identify(directory, names, births=births)
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         """Read, chunk and hash entries of any type, regular files in one go each. Blocking."""

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 
+import msgspec
 import pytest
 from vaultbuilder import ManualClock
 
@@ -16,9 +17,13 @@ from streamd.catalog.db import (
     put_value,
 )
 from streamd.catalog.journal import JournalHead, load_head, next_fid_floor, store_head
+from streamd.catalog.lookup import NodeRow
 from streamd.catalog.objects import ObjectState
+from streamd.catalog.walk import WalkLookup
 from streamd.errors import DiskFull, StreamdError
 from streamd.maintenance.evict import LocalCopy
+from streamd.model.entry import FileVersion
+from streamd.model.host import HostStat
 from streamd.model.ids import FID_EPOCH_SHIFT
 from streamd.storage.memory import MemoryBlobStore
 from streamd.storage.port import BlobName
@@ -78,6 +83,33 @@ def test_another_schema_is_not_touched(tmp_path) -> None:
     db.close()
     with pytest.raises(CatalogDamaged):
         Catalog(str(tmp_path))
+
+
+def test_a_catalog_of_schema_3_goes_on_with_what_it_knows(tmp_path) -> None:
+    """From before generations were remembered: nothing is lost, nothing has to be read again."""
+    Catalog(str(tmp_path)).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("ALTER TABLE node DROP COLUMN generation")
+        stat = HostStat(1, 0o644, 0, 0, 5, 10, 11, 2049, 7, 1, 0)
+        version = FileVersion(
+            type=1, mode=0o644, uid=0, gid=0, user=b"", group=b"", mtime_ns=10, ctime_ns=11,
+            btime_ns=3, size=5, nlink=1, rdev=0, target=b"", xattrs=(), profile=1, levels=0,
+            content=(), fhash=b"", flags=0,
+        )  # fmt: skip
+        encoded = msgspec.msgpack.encode(version)
+        db.execute("INSERT INTO node VALUES (9,1,?,?,?,?,?,?,?,?,?,?,?,1,0,?)", (*stat, encoded))
+        db.execute("INSERT INTO dirent VALUES (-1, x'61', 9, 1)")
+        db.execute("PRAGMA user_version = 3")
+    db.close()
+    for _ in range(2):  # and once it is upgraded, it is as others are
+        catalog = Catalog(str(tmp_path))
+        with catalog.reader() as reader:
+            lookup = WalkLookup(reader, 1)
+            row = NodeRow(9, stat, 0, generation=0)
+            assert lookup.children(-1) == lookup.between(-1, b"", None) == {b"a": row}
+            assert lookup.by_inode(2049, 7) == row
+            assert (lookup.birth_of(9), lookup.birth_of(10)) == (3, 0)
+        catalog.close()
 
 
 def test_other_mistakes_are_errors_of_ours(catalog) -> None:

@@ -71,6 +71,7 @@ class Captured:
                     msgspec.msgpack.encode(list(found.stat)) if found.read else None,
                     again=False,
                     is_fresh=found.is_fresh,
+                    generation=found.generation,
                 )
                 for found in finding.found
             ]

@@ -438,3 +438,104 @@ def test_after_a_rebuild_files_keep_their_identity_by_name(one) -> None:
 def test_paths_outside_of_the_source_are_ignored(one) -> None:
     one.capture()
     assert one.look({b"/elsewhere/x": Depth.ENTRY, b"/rx": Depth.BELOW}) == []
+
+
+def test_a_directory_with_the_inode_of_a_removed_one_is_another_one(one) -> None:
+    tree(one)
+    one.capture()
+    docs = one.root.children[b"docs"]
+    old, ino = one.fid(b"/r/docs"), docs.ino
+    one.fs.remove(one.root, b"docs")
+    new = one.fs.create(one.root, b"new", DIRECTORY, mode=0o755)
+    assert new.ino == ino
+    one.fs.create(new, b"b", REGULAR, b"another b")
+    findings = one.survey({b"/r/new": Depth.BELOW}).findings()
+    for finding in findings:
+        one.record([finding])
+        assert one.fid(b"/r/new/a") is None
+    assert one.fid(b"/r/new") not in {None, old}
+    assert one.fid(b"/r/docs") == old
+
+
+def test_a_directory_made_anew_at_its_place_with_its_inode_is_another_one(one) -> None:
+    tree(one)
+    one.capture()
+    docs = one.root.children[b"docs"]
+    old, ino = one.fid(b"/r/docs"), docs.ino
+    one.fs.remove(one.root, b"docs")
+    new = one.fs.create(one.root, b"docs", DIRECTORY, mode=0o755)
+    assert new.ino == ino
+    one.fs.create(new, b"c", REGULAR, b"c")
+    one.record(one.look({b"/r/docs/c": Depth.ENTRY}))
+    assert one.fid(b"/r/docs") not in {None, old}
+    assert one.paths() == {b"/r", b"/r/link", b"/r/docs", b"/r/docs/c"}
+
+
+def test_a_link_to_a_new_file_is_not_one_of_the_file_in_flight_that_had_its_inode(one) -> None:
+    one.capture()
+    first = one.fs.create(one.root, b"first", REGULAR, b"1")
+    found = one.look({b"/r/first": Depth.ENTRY})  # in flight, not recorded yet
+    one.fs.remove(one.root, b"first")
+    second = one.fs.create(one.root, b"second", REGULAR, b"2")
+    assert second.ino == first.ino
+    one.fs.link(second, one.root, b"third")
+    later = one.look({b"/r/second": Depth.ENTRY, b"/r/third": Depth.ENTRY})
+    assert found_paths(later) == [b"/r/second", b"/r/third"]
+    one.record(found)
+    one.record(later)
+    assert one.fid(b"/r/second") == one.fid(b"/r/third")
+    assert one.fid(b"/r/second") not in {None, one.fid(b"/r/first")}
+
+
+def test_what_changes_between_being_listed_and_being_identified_is_looked_at_again(one) -> None:
+    tree(one)
+    one.capture()
+    docs = one.root.children[b"docs"]
+    one.fs.create(docs, b"new", REGULAR, b"n")
+    one.fs.create(one.root, b"folder", DIRECTORY, mode=0o755)
+    identify = one.source.identify
+
+    def too_late(directory, names, *, births=False):
+        if names == [b"new"]:
+            one.fs.remove(docs, b"new")
+        elif names == [b"folder"]:
+            one.fs.rename(one.root, b"folder", docs, b"folder")
+            one.fs.create(one.root, b"folder", REGULAR, b"")
+        return identify(directory, names, births=births)
+
+    one.source.identify = too_late
+    findings = one.look({b"/r/docs/new": Depth.ENTRY, b"/r/folder": Depth.ENTRY})
+    assert not {b"/r/docs/new", b"/r/folder"} & set(found_paths(findings))
+    left = again(findings)
+    assert {left[b"/r/docs/new"], left[b"/r/folder"]} == {Depth.BELOW}
+
+
+def test_a_catalog_from_before_handles_tells_by_the_time_of_birth(one) -> None:
+    tree(one)
+    one.capture()
+    asked = []
+    identify = one.source.identify
+
+    def born(directory, names, *, births=False):
+        asked.append((sorted(names), births))
+        found = identify(directory, names)
+        return {name: who._replace(birth_ns=who.generation) for name, who in found.items()}
+
+    one.db.execute("UPDATE node SET generation = 0")
+    one.source.identify = born
+    births = {}
+    one.lookup.birth_of = lambda fid: births.get(fid, 0)
+    docs = one.root.children[b"docs"]
+    fid = one.fid(b"/r/docs")
+    births[fid] = docs.generation
+    one.fs.rename(one.root, b"docs", one.root, b"moved")
+    one.record(one.look({b"/r/docs": Depth.BELOW, b"/r/moved": Depth.BELOW}))
+    assert one.fid(b"/r/moved") == fid
+    assert ([b"moved"], True) in asked
+    row = one.lookup.named(one.fid(b"/r"), [b"moved"])[b"moved"]
+    assert row.generation == docs.generation, "from now on the handle tells"
+    births[one.fid(b"/r/link")] = 1
+    one.fs.rename(one.root, b"link", one.root, b"other")
+    link = one.fid(b"/r/link")
+    one.record(one.look({b"/r/link": Depth.BELOW, b"/r/other": Depth.BELOW}))
+    assert one.fid(b"/r/other") not in {None, link}

@@ -1,0 +1,110 @@
+"""Recognising what a survey finds: which known file an entry is, wherever it is now.
+
+An inode number says little, for it is used again; what tells is asked of the source for all
+entries that are not as captured, a few hundred at a time. Blocking, used by one survey.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from streamd.catalog.lookup import NodeRow
+from streamd.catalog.walk import WalkLookup
+from streamd.model.entry import EntryType
+from streamd.model.host import HostStat, Identity
+from streamd.pipeline.in_flight import InFlight
+from streamd.pipeline.visit import is_same
+from streamd.policy.identity import Known, is_same_file
+from streamd.sources.port import Source
+
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
+
+
+class Recogniser:
+    """Says of entries which files they are. `look_ahead` comes first."""
+
+    def __init__(self, source: Source, lookup: WalkLookup, in_flight: InFlight) -> None:
+        self._source = source
+        self._lookup = lookup
+        self._in_flight = in_flight
+        self._by_inode: dict[tuple[int, int], NodeRow | None] = {}
+        self._seen: dict[bytes, Identity] = {}
+
+    def look_ahead(
+        self,
+        directory: bytes,
+        names: Sequence[bytes],
+        entries: Mapping[bytes, HostStat],
+        rows: Mapping[bytes, NodeRow],
+    ) -> None:
+        """Look up in one go what `names` in a directory may be, where they are not as captured."""
+        other: list[tuple[int, int]] = []
+        changed: list[bytes] = []
+        for name in names:
+            now, row = entries[name], rows.get(name)
+            if row is None or row.stat.ino != now.ino:
+                other.append((now.dev, now.ino))
+            elif is_same(row.stat, now) and not row.again:
+                continue
+            changed.append(name)
+        known = self._lookup.by_inodes(other) if other else {}
+        self._by_inode = {key: known.get(key) for key in other}
+        self._seen = {}
+        plain: list[bytes] = []
+        old: list[bytes] = []  # known from before there were generations
+        for name in changed:
+            now, row = entries[name], rows.get(name)
+            if row is None or row.stat.ino != now.ino:
+                row = self._by_inode[now.dev, now.ino]
+            (plain if row is None or row.generation else old).append(name)
+        for some, births in ((plain, False), (old, True)):
+            if some:
+                self._seen.update(self._source.identify(directory, some, births=births))
+
+    def is_lost(self, name: bytes, now: HostStat) -> bool:
+        """Say whether an entry that is not as captured was replaced since it was listed."""
+        seen = self._seen.get(name)
+        return seen is None or (seen.dev, seen.ino) != (now.dev, now.ino)
+
+    def generation(self, name: bytes) -> int:
+        """Return which use of its inode number an entry is."""
+        return self._seen[name].generation
+
+    def is_still(self, row: NodeRow, name: bytes, now: HostStat) -> bool:
+        """Say whether an entry is the file that was captured at its place."""
+        if is_same(row.stat, now):
+            return True  # the time of its last change too, to the nanosecond
+        return self._is_file(row, name, now, is_in_place=True)
+
+    def fid_of(self, name: bytes, row: NodeRow | None, now: HostStat) -> int | None:
+        """Return the known file that an entry is, a captured one or one in flight.
+
+        `row` is what was captured at its place. None: it is a new file.
+        """
+        if row is not None and row.stat.type == now.type:
+            if row.stat.ino == 0:  # rebuilt from the vault: same place, identity unknown
+                return row.fid
+            if self.is_still(row, name, now):
+                is_linked = now.nlink > 1 and now.type != _DIRECTORY
+                return (self._elsewhere(name, now) if is_linked else None) or row.fid
+        return self._elsewhere(name, now)
+
+    def _elsewhere(self, name: bytes, now: HostStat) -> int | None:
+        """Return the file that this new name belongs to: another link, or a renamed file."""
+        key = now.dev, now.ino
+        if now.nlink > 1 and now.type != _DIRECTORY:
+            fid = self._in_flight.fid_of(*key, self._seen[name].generation)
+            if fid is not None:
+                return fid
+        row = self._by_inode[key] if key in self._by_inode else self._lookup.by_inode(*key)
+        if row is None or not self._is_file(row, name, now, is_in_place=False):
+            return None
+        return row.fid
+
+    def _is_file(self, row: NodeRow, name: bytes, now: HostStat, *, is_in_place: bool) -> bool:
+        seen = self._seen.get(name)
+        if seen is None:
+            return False
+        is_old = not row.generation and seen.birth_ns
+        birth_ns = self._lookup.birth_of(row.fid) if is_old else 0
+        known = Known(row.stat, row.generation, birth_ns)
+        return is_same_file(known, now, seen, is_in_place=is_in_place)
