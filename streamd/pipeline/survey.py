@@ -352,14 +352,12 @@ class Survey:
                 if (parent, name) in in_flight:
                     self._meet(visit, listing, name, row, below)
                     continue
-                is_as_captured = row is not None and not row.again and is_same(row.stat, now)
-                if not is_as_captured and self._recogniser.is_lost(name, now):
-                    self._slip(join(visit.path, name), Depth.BELOW)
-                    continue
-                found = self._judge(parent, name, visit.path, row, now)
-                if found is not None and self._in_flight.is_held(found, self):
-                    self._slip(join(visit.path, name), Depth.BELOW)
-                    continue
+                found = None
+                if row is None or row.again or not is_same(row.stat, now):
+                    found = self._judge(parent, name, visit.path, row, now)
+                    if found is None or self._in_flight.is_held(found, self):
+                        self._slip(join(visit.path, name), Depth.BELOW)
+                        continue
                 if now.type == _DIRECTORY and name not in listing.closed:
                     self._descend(visit, name, now, row, found, below)
                 if found is None:
@@ -456,10 +454,13 @@ class Survey:
     def _judge(
         self, parent: int, name: bytes, directory: bytes, row: NodeRow | None, now: HostStat
     ) -> Found | None:
-        """Return what is to be recorded of one entry, None if it is as captured."""
-        path = join(directory, name)
-        if row is not None and is_same(row.stat, now) and not row.again:
+        """Return what is to be recorded of one entry that is not as captured.
+
+        None: it was replaced since it was listed.
+        """
+        if self._recogniser.is_lost(name, now):
             return None
+        path = join(directory, name)
         fid, is_fresh = self._recogniser.fid_of(name, row, now), False
         if fid is None:
             fid, is_fresh = self._new_fid(), True
