@@ -7,6 +7,7 @@ else protected. What is excluded is not in the catalog: the last full scan has c
 import sqlite3
 from typing import Final
 
+from streamd.catalog.db import get_int, put_value
 from streamd.catalog.dirty import Depth
 from streamd.policy import classes
 
@@ -63,6 +64,39 @@ class PathFinder:
         return None if row is None else int(row[0])
 
 
+def _names_key(source: int) -> str:
+    return f"names:{source}"
+
+
+def know_names(connection: sqlite3.Connection, source: int) -> None:
+    """Count the entries of a source, if their number is not known: once in a catalog's life.
+
+    From then on `add_names` keeps it: nobody goes through a million of them to count them again.
+    """
+    if get_int(connection, _names_key(source), -1) < 0:
+        put_value(connection, _names_key(source), _count_names(connection, source))
+
+
+def add_names(connection: sqlite3.Connection, source: int, more: int) -> None:
+    """So many entries came, less those that went."""
+    connection.execute(
+        "UPDATE meta SET value = value + ? WHERE key = ?", (more, _names_key(source))
+    )
+
+
+def names(connection: sqlite3.Connection, source: int) -> int:
+    """Return how many entries the newest state of a source has, each name of a file counted."""
+    known = get_int(connection, _names_key(source), -1)
+    return known if known >= 0 else _count_names(connection, source)
+
+
+def _count_names(connection: sqlite3.Connection, source: int) -> int:
+    row = connection.execute(
+        "SELECT count(*) FROM dirent d JOIN node n ON n.fid = d.fid WHERE n.source = ?", (source,)
+    ).fetchone()
+    return int(row[0])
+
+
 def count_below(connection: sqlite3.Connection, fid: int) -> int:
     """Return how many entries there are below a directory, itself not counted."""
     row = connection.execute(
@@ -94,9 +128,7 @@ def census(
     counts = dict.fromkeys(classes.FILE_CLASSES, 0)
     counts[classes.EXCLUDED] = excluded
     finder = PathFinder(connection, source, roots)
-    (entries,) = connection.execute(
-        "SELECT count(*) FROM dirent d JOIN node n ON n.fid = d.fid WHERE n.source = ?", (source,)
-    ).fetchone()
+    entries = names(connection, source)
     rows = connection.execute("SELECT path, reason FROM problem WHERE source = ?", (source,))
     for path, reason in rows.fetchall():
         name, fid = classes.class_of(reason), finder.find(path)

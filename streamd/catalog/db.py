@@ -43,6 +43,7 @@ class Catalog:
     def __init__(self, directory: str) -> None:
         """Open or create the catalog in `directory`. Raises CatalogDamaged, DiskFull."""
         self.path = os.path.join(directory, FILE_NAME)
+        self.on_write: Callable[[], None] = lambda: None  # called on the loop, after each `write`
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="catalog")
         try:
             self._connection = _connect(self.path, _CACHE_KIB)
@@ -82,12 +83,15 @@ class Catalog:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                return await loop.run_in_executor(
+                result = await loop.run_in_executor(
                     self._thread, lambda: self.write_now(work, *args, **kwargs)
                 )
             except DiskFull as error:
                 _LOG.warning("disk-full", what=str(error), remedy=error.advice())
                 await asyncio.sleep(_FULL_RETRY_SECONDS)
+            else:
+                self.on_write()
+                return result
 
     def write_now(
         self,

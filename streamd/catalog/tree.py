@@ -37,6 +37,7 @@ class SourceState:
     total: int
     key_count: int
     records: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # op, key, value
+    more_names: int = 0  # entries that came, less those that went
 
 
 def load_source(connection: sqlite3.Connection, name: str, source_id: SourceId) -> SourceState:
@@ -138,6 +139,7 @@ class TreeWriter:
         self._connection.execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
         if self._buried is not None:
             self._buried.add((parent, name))
+        self._state.more_names -= 1
         old = msgspec.msgpack.encode(Dirent(fid, entry_type))
         self._delete(dirent_key(self._public(parent), name), old)
 
@@ -235,6 +237,7 @@ class TreeWriter:
                     self.dropped.append(intent)
                     continue
                 entries.append((parent, name, fid, intent.stat.type))
+                self._state.more_names += 1
                 existing[parent, name] = (fid, intent.stat.type)
                 value = _ENCODE(Dirent(fid, intent.stat.type))
                 self._set(dirent_key(self._public(parent), name), value, None)
@@ -283,6 +286,7 @@ class TreeWriter:
             count += 1
         state.total += total
         state.key_count += 2 * count
+        state.more_names += count
         return count
 
     def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from streamd.catalog.census import census
+from streamd.catalog.census import census, know_names
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.dirty import Problem
 from streamd.daemon.meters import Meters
@@ -83,11 +83,13 @@ class Census:
         self._next_at = 0.0
         self._is_counting = False
         self._counted: tuple[object, ...] = ()
+        self._basis: tuple[object, ...] = ()  # as last seen; counted again when it is another one
         self.reconcile = Reconcile()
         self.counts: dict[str, int] = {}
 
     async def begin(self) -> None:
         """Read what the last scan saw."""
+        await self._catalog.write(know_names, self._number)
         known = await self._catalog.read(get_bytes, reconcile_key(self._name))
         if known:
             self.reconcile = msgspec.msgpack.decode(known, type=Reconcile)
@@ -104,6 +106,11 @@ class Census:
         key, value = reconcile_key(self._name), msgspec.msgpack.encode(self.reconcile)
         await self._catalog.write(put_value, key, value)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether something changed that is not counted yet."""
+        return self._is_counting or self._basis != self._counted
+
     def refresh(self, progress: Progress) -> None:
         """Begin to count, if something changed and that was not just done. Called on the loop."""
         now = self._clock.monotonic()
@@ -114,6 +121,7 @@ class Census:
             progress.note_count,
             self.reconcile,
         )
+        self._basis = basis
         if self._is_counting or basis == self._counted or now < self._next_at:
             return
 

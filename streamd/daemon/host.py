@@ -22,7 +22,7 @@ from streamd.catalog.db import Catalog, CatalogDamaged, check_pages, get_bytes, 
 from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
-from streamd.daemon.adapting import LOOK_SECONDS, Adapting
+from streamd.daemon.adapting import Adapting
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
@@ -402,12 +402,3 @@ async def _finish_puts(catalog: Catalog, journal: Journal, stores: Stores) -> No
     if pending:
         _LOG.info("recovered", objects=len(pending))
 
-
-async def watch_state(host: Host, protections: dict[str, Protection]) -> None:
-    """Refresh what metrics and status show, a few times a second at most, until cancelled."""
-    while True:
-        for protection in list(protections.values()):
-            await protection.refresh()
-        host.meters.queues(host.pipeline, host.pipeline.budget)
-        await host.adapting.look()
-        await asyncio.sleep(LOOK_SECONDS)

@@ -1,6 +1,5 @@
 """What happens, as metrics: one listener for the pipeline, the stores and the sources."""
 
-import asyncio
 import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
@@ -242,10 +241,6 @@ class Meters(UplinkMeters):
             at_us / MICROSECONDS
         )
 
-    async def watch_loop_lag(self, interval_seconds: float = 0.25) -> None:
-        """Measure how late the loop wakes us; runs until cancelled."""
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + interval_seconds
-            await asyncio.sleep(interval_seconds)
-            self.metrics.event_loop_lag_seconds.observe(max(loop.time() - due, 0.0))
+    def loop_was_late(self, seconds: float) -> None:
+        """The event loop woke somebody up so late."""
+        self.metrics.event_loop_lag_seconds.observe(seconds)

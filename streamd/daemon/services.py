@@ -10,20 +10,19 @@ from typing import TYPE_CHECKING, Any, Final
 from streamd.daemon.commands import control_commands
 from streamd.daemon.control import ControlServer
 from streamd.daemon.following import keep_following
+from streamd.daemon.freshness import Freshness
 from streamd.daemon.handover import Handover, leave
-from streamd.daemon.host import Host, watch_state
+from streamd.daemon.host import Host
 from streamd.daemon.memory import keep_giving_back
 from streamd.daemon.notify import Notifier, watchdog_interval_seconds
 from streamd.daemon.spooling import record_full_times
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
-    from streamd.daemon.protection import Protection
     from streamd.daemon.running import Supervisor
     from streamd.daemon.upkeep import Upkeep
 
 COVERAGE_SECONDS: Final = 20.0  # how often the coverage of each source is written down
-_COLLECT_SECONDS: Final = 0.2
 Service = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -35,10 +34,17 @@ def services_of(
     control = ControlServer(
         daemon.config.daemon.socket, control_commands(daemon, upkeep, host.traffic)
     )
+    freshness = Freshness(
+        catalog=host.catalog,
+        pipeline=host.pipeline,
+        adapting=host.adapting,
+        meters=daemon.meters,
+        active=supervisor.active,
+    )
     services: dict[str, Service] = {
         "control": control.run,
-        "state": lambda: _keep_state(host, supervisor),
-        "loop-lag": daemon.meters.watch_loop_lag,
+        "state": freshness.run,
+        "loop-lag": freshness.measure_lag,
         "memory": keep_giving_back,
         "watchdog": lambda: _watchdog(notifier),
         "reload": daemon.reloading.run,
@@ -53,21 +59,6 @@ def services_of(
     if host.stores.uplink is not None:
         services["uplink"] = host.stores.uplink.run
     return services
-
-
-async def _keep_state(host: Host, supervisor: "Supervisor") -> None:
-    """Keep what metrics and `status` show of the sources fresh."""
-    protections: dict[str, Protection] = {}
-
-    async def collect() -> None:
-        while True:
-            protections.clear()
-            protections.update(supervisor.active())
-            await asyncio.sleep(_COLLECT_SECONDS)
-
-    async with asyncio.TaskGroup() as group:
-        group.create_task(collect(), name="state.collect")
-        group.create_task(watch_state(host, protections), name="state.refresh")
 
 
 async def _watchdog(notifier: Notifier) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 import msgspec
 
 from streamd.catalog import dirty, objects
+from streamd.catalog.census import add_names
 from streamd.catalog.db import put_value
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
 from streamd.catalog.journal import JournalHead, blind_since, load_head, store_head
@@ -346,6 +347,8 @@ class Journal:
             "UPDATE source SET info = ?, total = ?, key_count = ? WHERE number = ?",
             (state.info, state_sum.to_bytes(state.total), state.key_count, state.number),
         )
+        if state.more_names:
+            add_names(connection, state.number, state.more_names)
         if state.records:
             connection.execute(
                 "UPDATE source SET last_us = ?,"

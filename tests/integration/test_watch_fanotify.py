@@ -414,6 +414,30 @@ async def test_a_burst_arrives_in_bounded_batches(tree):
         assert len((await watched.seen()).paths) == 5000
 
 
+@pytest.mark.parametrize("where", ["tree", "out"])
+async def test_events_that_follow_each_other_closely_are_read_together(disk, tree, where):
+    shared = MountWatch(SystemClock(), ignored_pid=0)
+    async with watching(make_source(tree, mount_watch=shared)) as watched:
+        (group,) = (device.group for device in shared._devices.values())
+        read, reads = group.read, 0
+
+        def counted():
+            nonlocal reads
+            reads += 1
+            return read()
+
+        group.read = counted
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        for number in range(400):
+            (disk / where / f"{number}").write_text("x")
+            await asyncio.sleep(0.001)  # each on its own for whoever reads at once
+        pause = 0.02 if where == "tree" else 0.1
+        # Two for each time it looks, and as many by the source itself after each pause of its own.
+        assert reads <= 5 * (loop.time() - began) / pause + 10
+        assert len((await watched.seen()).paths) == (400 if where == "tree" else 0)
+
+
 async def test_a_cancelled_watch_leaves_nothing_behind(tree):
     shared = MountWatch(SystemClock(), ignored_pid=0)
     source = make_source(tree, mount_watch=shared)

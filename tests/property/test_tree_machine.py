@@ -214,6 +214,8 @@ class TreeMachine(RuleBasedStateMachine):
             total = sum(state_sum.term(key, value) for key, value in self.replayed.items())
             assert state_sum.to_bytes(total) == state_sum.to_bytes(self.state.total)
             assert self.state.key_count == len(self.replayed)
+            (names,) = self.db.execute("SELECT count(*) FROM dirent").fetchone()
+            assert self.state.more_names == names
 
     @invariant()
     def nothing_is_orphaned(self) -> None:

@@ -17,7 +17,11 @@ from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mounts import NETWORK_TYPES, Mount
 
-_SLICE: Final = 1  # reads of one turn on the event loop
+_SLICE: Final = 2  # reads of one turn on the event loop: the second one finds nothing, mostly
+# How long a queue that was read empty is left alone. What comes meanwhile is read in one go, and
+# what happens to one file several times is one event then. A queue holds 16,384 of them.
+_PAUSE_SECONDS: Final = 0.02
+_FOREIGN_PAUSE_SECONDS: Final = 0.1  # when none of it was about what is protected
 _LAST_READS_MAX: Final = 256  # of each group when watching ends; the rest is for the next process
 HOLD_SECONDS: Final = 10.0  # how long kept queues wait for a source that does not come
 _LOG: Final = get_logger("watch")
@@ -45,6 +49,7 @@ class MountWatch:
         self._kept = kept or KeptGroups()
         self._own_directories = own_directories
         self._devices: dict[int, DeviceWatch] = {}
+        self._pauses: dict[DeviceWatch, asyncio.TimerHandle] = {}
         self.expected = 0
         self._arrived = 0
         self._begun = asyncio.Event()
@@ -85,14 +90,13 @@ class MountWatch:
 
     def end(self) -> None:
         """Read for a last time; what comes later stays in the queues, for the next process."""
-        loop = asyncio.get_running_loop()
         now = self._clock.now_us()
         complete = True
         for watch in self._devices.values():
             if watch.is_held:
                 complete = False
                 continue
-            loop.remove_reader(watch.group.fd)
+            self._read_no_more(watch)
             complete = watch.drain(_LAST_READS_MAX, is_last=True) is not None and complete
         self._ended_us = now if complete else 0
         inboxes = {known.inbox for watch in self._devices.values() for known in watch.subscriptions}
@@ -131,7 +135,27 @@ class MountWatch:
         return watch
 
     def _read_on(self, watch: DeviceWatch) -> None:
-        asyncio.get_running_loop().add_reader(watch.group.fd, watch.drain, _SLICE)
+        self._pauses.pop(watch, None)
+        asyncio.get_running_loop().add_reader(watch.group.fd, self._read, watch)
+
+    def _read(self, watch: DeviceWatch) -> None:
+        """Deliver what waits; when that was all, leave the queue alone for a moment.
+
+        Each wake-up for a single event costs more than the event.
+        """
+        if watch.drain(_SLICE) is None:
+            return
+        is_ours = any(known.inbox.wakened.is_set() for known in watch.subscriptions)
+        seconds = _PAUSE_SECONDS if is_ours else _FOREIGN_PAUSE_SECONDS
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(watch.group.fd)
+        self._pauses[watch] = loop.call_later(seconds, self._read_on, watch)
+
+    def _read_no_more(self, watch: DeviceWatch) -> None:
+        pause = self._pauses.pop(watch, None)
+        if pause is not None:
+            pause.cancel()
+        asyncio.get_running_loop().remove_reader(watch.group.fd)
 
     def unsubscribe(self, wanted: Callable[[Subscription], bool]) -> None:
         """Stop delivering to the subscriptions that are `wanted`.
@@ -144,7 +168,7 @@ class MountWatch:
             if kept:
                 watch.change(kept)
                 continue
-            asyncio.get_running_loop().remove_reader(watch.group.fd)
+            self._read_no_more(watch)
             if not self.is_ended:
                 self._kept.forget(device)
             watch.group.close()

@@ -3,7 +3,7 @@
 import pytest
 
 from streamd.catalog import dirty
-from streamd.catalog.census import PathFinder, census, pending_paths
+from streamd.catalog.census import PathFinder, add_names, census, know_names, pending_paths
 from streamd.catalog.db import Catalog
 from streamd.catalog.dirty import Depth, Problem
 from streamd.catalog.tree import Intent, TreeWriter, load_source
@@ -61,6 +61,28 @@ def problem(catalog, path, reason):
 
 def test_a_quiet_tree_is_protected_with_every_name(catalog) -> None:
     assert counted(catalog, excluded=3) == {"protected": 6, "excluded": 3}
+
+
+def test_nobody_goes_through_all_entries_once_their_number_is_known(catalog) -> None:
+    catalog.write_now(know_names, catalog.number)
+    catalog.write_now(know_names, catalog.number)
+    catalog.write_now(add_names, catalog.number, 4)
+    catalog.write_now(add_names, catalog.number, -1)
+    assert counted(catalog) == {"protected": 9}  # what was added up, not what is there
+
+    def asked(connection):
+        statements: list[str] = []
+        connection.set_trace_callback(statements.append)
+        census(connection, catalog.number, (ROOT,), excluded=0)
+        connection.set_trace_callback(None)
+        return statements
+
+    assert not any("count(*)" in each for each in catalog.write_now(asked))
+
+
+def test_a_number_that_nobody_knows_is_not_added_to(catalog) -> None:
+    catalog.write_now(add_names, catalog.number, 4)
+    assert counted(catalog) == {"protected": 6}
 
 
 def test_what_has_a_problem_or_waits_is_in_no_other_class(catalog) -> None:
