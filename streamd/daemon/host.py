@@ -5,7 +5,6 @@ rebuilding it from the vault), and finishes what the last process had sealed and
 the journal and the catalog agree, whatever happened before.
 """
 
-import asyncio
 import fcntl
 import hashlib
 import itertools
@@ -401,4 +400,3 @@ async def _finish_puts(catalog: Catalog, journal: Journal, stores: Stores) -> No
         await catalog.write(journal.mark_put, [row.number])
     if pending:
         _LOG.info("recovered", objects=len(pending))
-

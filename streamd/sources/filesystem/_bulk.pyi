@@ -13,6 +13,8 @@ def read_files(
     arena: memoryview,
     start: int,
     quiet_ns: int,
+    directory: bytes = b"",
+    /,
 ) -> list[tuple[int, int] | None]: ...
 def stat_entries(
     fd: int, names: Sequence[bytes] | None, host_stat: type[_T]

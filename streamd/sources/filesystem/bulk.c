@@ -1,6 +1,6 @@
 /* Many small files in one call: what reading.py, listing.py and restore/target.py do for the ordinary
- * case, without the interpreter lock. Everything that is not ordinary (changed lately, sparse, with attributes, grown,
- * replaced, unreadable) is left to the Python code, which stays the definition of what is right.
+ * case, without the interpreter lock. Everything that is not ordinary (being written, sparse, with attributes,
+ * grown, replaced, unreadable) is left to the Python code, which stays the definition of what is right.
  *
  * Built when there is a compiler; without it the Python code does everything. tests/unit and
  * tests/property compare the two.
@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -73,18 +74,42 @@ static int read_fully(int fd, char *to, long long size) {
     return 0;
 }
 
-/* One file: 1 when it was read whole, coherent, and is as expected; else 0, and nothing is kept. */
+/* Whether anybody has the file open for writing or mapped so, or that cannot be told. */
+static int may_have_writer(int fd) {
+    if (fcntl(fd, F_SETLEASE, F_RDLCK)) return 1;
+    fcntl(fd, F_SETLEASE, F_UNLCK);
+    return 0;
+}
+
+/* Whether the path leads to this very file. */
+static int leads_to(const char *directory, const char *name, const Stat *file) {
+    char path[PATH_MAX];
+    const char *slash = directory[1] ? "/" : ""; /* "/" has one */
+    struct statx status;
+    Stat there;
+    int length = snprintf(path, sizeof path, "%s%s%s", directory, slash, name);
+    if (length < 0 || (size_t)length >= sizeof path) return 0;
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &status))
+        return 0;
+    host_stat(&status, &there);
+    return there.field[INO] == file->field[INO] && there.field[DEV] == file->field[DEV];
+}
+
+/* One file: 1 when it was read whole, coherent, and is as expected; else 0, and nothing is kept.
+ * One that was changed after `quiet_ns` is read only if its `directory` is given, nobody has it open
+ * for writing before and after, and its path leads to it in the end. */
 static int read_one(int dir_fd, int flags, Request *request, char *to, long long room,
-                    long long quiet_ns) {
+                    long long quiet_ns, const char *directory) {
     struct statx before, after;
     Stat now;
-    int fd, ok = 0;
+    int fd, is_young, ok = 0;
     fd = openat(dir_fd, request->name, flags);
     if (fd < 0) return 0;
     if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &before)) goto out;
     host_stat(&before, &now);
     if (memcmp(&now, &request->expected, sizeof now)) goto out;
-    if (now.field[MTIME] > quiet_ns || now.field[CTIME] > quiet_ns) goto out;
+    is_young = now.field[MTIME] > quiet_ns || now.field[CTIME] > quiet_ns;
+    if (is_young && (!directory || may_have_writer(fd))) goto out;
     if (now.field[SIZE] > room) goto out;
     if (now.field[SIZE] > BLOCK && (long long)before.stx_blocks * 512 < now.field[SIZE]) goto out;
     if (read_fully(fd, to, now.field[SIZE])) goto out;
@@ -96,6 +121,7 @@ static int read_one(int dir_fd, int flags, Request *request, char *to, long long
     if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &after)) goto out;
     host_stat(&after, &now);
     if (memcmp(&now, &request->expected, sizeof now)) goto out;
+    if (is_young && (may_have_writer(fd) || !leads_to(directory, request->name, &now))) goto out;
     request->birth = before.stx_mask & STATX_BTIME ? nanoseconds(before.stx_btime) : 0;
     ok = 1;
 out:
@@ -117,10 +143,13 @@ static int take_stat(PyObject *from, Stat *to) {
 }
 
 PyDoc_STRVAR(read_files_doc,
-             "read_files(dir_fd, flags, names, expected, arena, start, quiet_ns)\n--\n\n"
+             "read_files(dir_fd, flags, names, expected, arena, start, quiet_ns, directory=b\"\")\n"
+             "--\n\n"
              "Read files whole into `arena` from `start` on, each open with `flags`.\n\n"
              "Returns for each file (offset, birth time in ns), or None where it is not exactly as\n"
-             "`expected`, was changed after `quiet_ns`, has attributes, or anything failed.");
+             "`expected`, has attributes, or anything failed. One that was changed after `quiet_ns` is\n"
+             "read if the path of the `directory` is given, leases say that nobody writes to it before\n"
+             "and after, and its path still leads to it.");
 
 static PyObject *read_files(PyObject *self, PyObject *args) {
     int dir_fd, flags;
@@ -128,11 +157,13 @@ static PyObject *read_files(PyObject *self, PyObject *args) {
     Py_buffer arena;
     Py_ssize_t start, count;
     long long quiet_ns, used;
+    const char *directory = NULL;
     Request *requests;
     (void)self;
-    if (!PyArg_ParseTuple(args, "iiO!O!w*nL", &dir_fd, &flags, &PyList_Type, &names, &PyList_Type,
-                          &expected, &arena, &start, &quiet_ns))
+    if (!PyArg_ParseTuple(args, "iiO!O!w*nL|y", &dir_fd, &flags, &PyList_Type, &names,
+                          &PyList_Type, &expected, &arena, &start, &quiet_ns, &directory))
         return NULL;
+    if (directory && !*directory) directory = NULL;
     count = PyList_GET_SIZE(names);
     requests = PyMem_Calloc((size_t)count + 1, sizeof *requests);
     if (!requests) {
@@ -156,7 +187,7 @@ static PyObject *read_files(PyObject *self, PyObject *args) {
         Request *one = &requests[i];
         one->offset = used;
         one->done = read_one(dir_fd, flags, one, (char *)arena.buf + used, arena.len - used,
-                             quiet_ns);
+                             quiet_ns, directory);
         if (one->done) used += one->expected.field[SIZE];
     }
     Py_END_ALLOW_THREADS

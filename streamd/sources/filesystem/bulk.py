@@ -13,7 +13,7 @@ from typing import Final
 from streamd.model.host import HostStat, Identity
 
 ReadFiles = Callable[
-    [int, int, list[bytes], list[HostStat], memoryview, int, int],
+    [int, int, list[bytes], list[HostStat], memoryview, int, int, bytes],
     list[tuple[int, int] | None],
 ]
 StatEntries = Callable[

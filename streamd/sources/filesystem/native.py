@@ -115,6 +115,11 @@ def prepare_leases() -> None:
             _lease_state["ready"] = True
 
 
+def can_probe() -> bool:
+    """Say whether `has_writer` can tell anything."""
+    return _lease_state["ready"]
+
+
 def has_writer(fd: int) -> bool | None:
     """Say whether anybody has this file open for writing or mapped writable; None: cannot tell.
 

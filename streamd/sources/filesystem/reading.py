@@ -208,12 +208,12 @@ class BatchReader:
         requests: list[ReadRequest],
         done: list[ReadResult | None],
     ) -> None:
-        """Read regular files that are exactly as they were examined, and old; fill in `done`."""
+        """Read regular files that are exactly as they were examined; fill in `done`."""
         sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
         places = [
             at
-            for at, (path, expected, _, _) in enumerate(requests)
-            if expected.type == _REGULAR and not path.endswith(sides)
+            for at, (path, expected, tail, _) in enumerate(requests)
+            if expected.type == _REGULAR and tail is None and not path.endswith(sides)
         ]
         began = self._clock.monotonic()
         start = len(self._directory) + (self._directory != b"/")
@@ -226,6 +226,7 @@ class BatchReader:
             self._arena,
             self._used,
             (self._now_us - RECENT_US) * 1000,
+            self._directory if native.can_probe() else b"",
         )
         loaded = self._clock.monotonic()
         chunking, arena = self._chunking, self._arena

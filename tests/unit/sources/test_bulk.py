@@ -1,5 +1,6 @@
 """The compiled module says exactly what the Python code beside it says."""
 
+import mmap
 import os
 import socket
 from pathlib import Path
@@ -141,6 +142,61 @@ def test_what_is_not_as_expected_is_left_alone(many, what):
         ]
     finally:
         os.close(fd)
+
+
+@pytest.mark.parametrize("what", ["at rest", "being written", "mapped", "moved", "too deep"])
+def test_a_file_that_was_just_changed_is_read_if_nobody_writes_to_it(many, what):
+    file, directory, mapping = many.root / "file-5", many.path, None
+    expected, content = many.request("file-5").expected, (many.root / "file-5").read_bytes()
+    if what == "moved":
+        many.root.rename(f"{many.root}-moved")
+        many.root.mkdir()
+        (many.root / "file-5").write_bytes(content)
+    elif what == "too deep":
+        directory = b"/" + b"d" * 4090
+    fd = os.open(f"{many.root}-moved" if what == "moved" else many.root, os.O_RDONLY)
+    writer = file.open("r+b") if what in {"being written", "mapped"} else None
+    if writer is not None and what == "mapped":
+        mapping = mmap.mmap(writer.fileno(), 0)
+        writer.close()
+    try:
+        arena, quiet_ns = memoryview(bytearray(1 << 20)), expected.ctime_ns - 1
+        (got,) = bulk.read_files(
+            fd, os.O_RDONLY, [b"file-5"], [expected], arena, 0, quiet_ns, directory
+        )
+    finally:
+        os.close(fd)
+        if writer is not None:
+            writer.close()
+        if mapping is not None:
+            mapping.close()
+    assert (got is not None) == (what == "at rest")
+    if got is not None:
+        assert arena[: expected.size] == content
+
+
+def test_young_files_read_the_same(many, singly):
+    """All of them: as they lie there, changed some milliseconds ago, one of them still open."""
+    source = FilesystemSource(
+        "test", (many.path,), rules=ExcludeRules(()), cutter=None,
+        hasher=lambda view: blake3(view).digest(), clock=SystemClock(), small_file_max=1 << 30,
+    )  # fmt: skip
+    entries = source.examine(many.path, None).entries
+    requests = [ReadRequest(os.path.join(many.path, name), each) for name, each in entries.items()]
+    with (many.root / "file-9").open("r+b"):
+        quick = source.read(requests)
+        singly()
+        slow = source.read(requests)
+    for request, one, other in zip(requests, quick.results, slow.results, strict=True):
+        assert (one.outcome, one.stat, one.xattrs, one.target, one.btime_ns) == (
+            (other.outcome, other.stat, other.xattrs, other.target, other.btime_ns)
+        ), request
+        assert [(p.id, p.size) for p in one.pieces] == [(p.id, p.size) for p in other.pieces]
+    outcomes = {
+        request.path: one.outcome for request, one in zip(requests, quick.results, strict=True)
+    }
+    assert outcomes[many.path + b"/file-9"] is Outcome.FUZZY
+    assert outcomes[many.path + b"/file-8"] is Outcome.OK
 
 
 def test_wrong_arguments_are_refused(many, tmp_path: Path):
