@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from streamd.catalog.walk import AGAIN, NUMBER, STAT, RawRow, WalkLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
+from streamd.model.names import PackedNames
 from streamd.sources.port import VIRTUAL_ROOT, Listing
 
 DIFFERENCES_MAX: Final = 50_000  # more, and surveying everything is no more work
@@ -153,14 +154,14 @@ class Comparison:
         return found
 
     def _visit_in_slices(
-        self, path: bytes, fid: int, names: list[bytes], stack: list[tuple[bytes, int, int, bool]]
+        self, path: bytes, fid: int, names: PackedNames, stack: list[tuple[bytes, int, int, bool]]
     ) -> list[Difference]:
         found: list[Difference] = []
-        for names_here, low, high in slices(names):
-            listing = self._examine(path, names_here)
+        for number in range(len(names)):
+            listing = self._examine(path, names.slice(number))
             if listing.error:
                 return [*found, Difference(path, Kind.UNREADABLE, is_deep=True)]
-            rows = self._lookup.rows_between(fid, low, high)
+            rows = self._lookup.rows_between(fid, *names.span(number))
             found += self._compare(path, listing, rows)
             self._push(path, listing, rows, stack)
             if len(found) > DIFFERENCES_MAX:
@@ -207,20 +208,6 @@ class Comparison:
             gone = rows.keys() - entries.keys() - listing.failed.keys() - too_large
             found += [Difference(_join(directory, name), Kind.GONE) for name in sorted(gone)]
         return found
-
-
-SLICE_NAMES: Final = 10_000
-
-
-def slices(names: Sequence[bytes]) -> Iterator[tuple[Sequence[bytes], bytes, bytes | None]]:
-    """Cut sorted names into (names, first, first of the next): together they cover every name.
-
-    The first slice begins at b"", and the last one has no end.
-    """
-    for start in range(0, len(names), SLICE_NAMES):
-        part = names[start : start + SLICE_NAMES]
-        end = start + SLICE_NAMES
-        yield part, part[0] if start else b"", names[end] if end < len(names) else None
 
 
 def _is_same_directory(row: RawRow, listing: Listing, name: bytes) -> bool:

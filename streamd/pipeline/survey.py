@@ -223,7 +223,7 @@ class Survey:
             parent, names, deep = known, [name], True
         stack: list[Visit] = [Visit(directory, parent, names, deep)]
         while stack:
-            visit = stack.pop()
+            visit = stack.pop().unpacked()
             listing = self._source.examine(visit.path, visit.names)
             if listing.error:
                 self._unlistable(visit.path, listing.error, visit.names or ())

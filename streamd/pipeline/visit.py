@@ -8,7 +8,7 @@ from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.host import HostStat
-from streamd.pipeline.comparing import slices
+from streamd.model.names import PackedNames
 from streamd.sources.port import VIRTUAL_ROOT, Source
 
 _DEV: Final = HostStat._fields.index("dev")
@@ -24,12 +24,21 @@ class Visit:
     names: list[bytes] | None
     deep: bool
     span: tuple[bytes, bytes | None] | None = None  # all names from here up to there are in `names`
+    packed: tuple[PackedNames, int] | None = None  # `names` are slice number so-and-so of these
 
-    def in_slices(self, names: Sequence[bytes]) -> "list[Visit]":
-        """Return the same visit in parts; `names` are all that are there, sorted."""
+    def in_slices(self, names: PackedNames) -> "list[Visit]":
+        """Return the same visit in parts, to be `unpacked`; `names` are all that are there."""
         return [
-            replace(self, names=list(part), span=(low, high)) for part, low, high in slices(names)
+            replace(self, names=None, span=names.span(number), packed=(names, number))
+            for number in range(len(names))
         ]
+
+    def unpacked(self) -> "Visit":
+        """Return the same visit with its names; these are of one slice at a time only."""
+        if self.packed is None:
+            return self
+        names, number = self.packed
+        return replace(self, names=names.slice(number), packed=None)
 
     def looked_for(self, known: Iterable[bytes], on_their_way: Iterable[bytes]) -> set[bytes]:
         """Return the names that ought to be there, captured or not yet."""

@@ -17,6 +17,7 @@ from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from streamd.model.host import HostStat, Identity
+from streamd.model.names import PackedNames
 from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
 
 VIRTUAL_ROOT = b""
@@ -30,7 +31,7 @@ class Listing:
     that could not be examined: nothing may be concluded about those. `left_out` has the class of
     names that are there and not protected: "excluded" or "too-large".
 
-    `names`, sorted, is there instead of entries when a directory has too many for one answer: ask
+    `names` is there instead of entries when a directory has too many for one answer: ask
     for some of them at a time.
     """
 
@@ -39,7 +40,7 @@ class Listing:
     left_out: dict[bytes, str] = field(default_factory=dict)  # there, and not to be protected
     closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
     own: HostStat | None = None  # of the directory itself; None for the virtual root
-    names: list[bytes] | None = None
+    names: PackedNames | None = None
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
 
     @property

@@ -16,8 +16,8 @@ from streamd.daemon import comparer
 from streamd.daemon.compare_worker import Task
 from streamd.daemon.comparer import Comparer
 from streamd.effects import SystemClock
+from streamd.model import names as names_module
 from streamd.model.ids import SourceId
-from streamd.pipeline import comparing
 from streamd.pipeline.comparing import Comparison, Kind
 from streamd.sources.filesystem import listing as listing_module
 from streamd.sources.filesystem.answering import Answering
@@ -173,7 +173,7 @@ def test_a_root_that_is_gone_or_empty_is_left_to_the_survey(captured, tree):
 def test_a_directory_with_very_many_entries_is_compared_in_slices(captured, tree, monkeypatch):
     monkeypatch.setattr(listing_module, "LARGE_DIRECTORY", 0)
     monkeypatch.setattr(listing_module, "ENTRIES_MAX", 3)
-    monkeypatch.setattr(comparing, "SLICE_NAMES", 2)
+    monkeypatch.setattr(names_module, "SLICE_NAMES", 2)
     assert captured.differences() == set()
     wanted = change(tree)
     assert wanted <= captured.differences()

@@ -8,6 +8,7 @@ from typing import Final
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat, Identity
+from streamd.model.names import PackedNames
 from streamd.policy.classes import EXCLUDED, TOO_LARGE
 from streamd.sources.filesystem import bulk
 from streamd.sources.filesystem.answering import Answering
@@ -132,7 +133,8 @@ class Examiner:
             # A million entries at once are half a gigabyte; their names alone are not.
             listed = os.listdir(b"/proc/self/fd/%d" % fd)
             if len(listed) > ENTRIES_MAX:
-                listing.names = sorted(listed)
+                listed.sort()
+                listing.names = PackedNames(listed)
                 return
         hidden, keep = self._scope.hidden_in(directory), self._filter(directory, listing)
         if bulk.stat_entries is not None and not self._scope.tags:
