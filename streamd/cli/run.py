@@ -14,7 +14,8 @@ from streamd.errors import ExitCode, StreamdError
 if TYPE_CHECKING:
     from streamd.daemon.main import Announce, Daemon
 
-_LOOK_SECONDS = 0.5
+_LOOK_SECONDS = 0.5  # on a terminal
+_LOG_LOOK_SECONDS = 2.0
 _LINE_SECONDS = 15.0  # without a terminal: how often the line is printed when nothing changes
 
 
@@ -77,7 +78,7 @@ async def _announce(daemon: "Daemon") -> None:
         elif _shape(line) != _shape(last) or loop.time() - printed > _LINE_SECONDS:
             print(line, flush=True)
             last, printed = line, loop.time()
-        await asyncio.sleep(_LOOK_SECONDS)
+        await asyncio.sleep(_LOOK_SECONDS if on_terminal else _LOG_LOOK_SECONDS)
 
 
 def _banner(daemon: "Daemon") -> str:

@@ -11,6 +11,7 @@ that end knows that the work was not done.
 import contextlib
 import ctypes
 import functools
+import gc
 import os
 import platform
 import sqlite3
@@ -128,6 +129,7 @@ def give_way() -> None:
 
 def main() -> None:
     """Read the task and do it; nobody reading any more is a reason to end, not an error."""
+    gc.disable()  # a tenth of the time, and there are no cycles
     task = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=Task)
     with contextlib.suppress(BrokenPipeError):
         work(task, sys.stdout.buffer)

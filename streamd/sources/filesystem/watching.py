@@ -100,7 +100,7 @@ class WatchSession:
     async def _next(self) -> WatchBatch:
         """Return the next batch, after a second at the latest."""
         try:
-            async with asyncio.timeout(0 if self._shared.is_ended else _IDLE_SECONDS):
+            async with asyncio.timeout(0 if self._shared.is_ended else _until_full_second()):
                 await self._inbox.wakened.wait()
         except TimeoutError:
             pass
@@ -272,3 +272,8 @@ class WatchSession:
             asyncio.get_running_loop().remove_reader(self._inotify.fd)
             self._inotify.close()
         self._mounts.close()
+
+
+def _until_full_second() -> float:
+    """Return how long to wait for events: all sources wake up at once, for one wake-up."""
+    return _IDLE_SECONDS - asyncio.get_running_loop().time() % _IDLE_SECONDS
