@@ -24,6 +24,9 @@ _UPGRADES: Final = {3: "ALTER TABLE node ADD COLUMN generation INTEGER NOT NULL 
 FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024
+# To look chunks up by their hash: no two are near each other, so only the upper levels are worth
+# keeping. There is such a reader for each sealing thread.
+INDEX_CACHE_KIB: Final = 2 * 1024
 _BUSY_MS: Final = 30_000
 _SCRUBBED: Final = "scrubbed"  # in table meta: freed pages hold nothing any more
 _FULL_RETRY_SECONDS: Final = 5.0
@@ -161,9 +164,9 @@ class Catalog:
         finally:
             connection.close()
 
-    def open_reader(self) -> sqlite3.Connection:
-        """Return a read-only connection; the caller closes it."""
-        connection = _connect(self.path, _READER_CACHE_KIB)
+    def open_reader(self, *, cache_kib: int = _READER_CACHE_KIB) -> sqlite3.Connection:
+        """Return a read-only connection that keeps so many pages; the caller closes it."""
+        connection = _connect(self.path, cache_kib)
         connection.execute("PRAGMA query_only = 1")
         return connection
 

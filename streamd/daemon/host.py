@@ -13,11 +13,19 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from streamd import __version__
 from streamd.catalog import dirty, objects
-from streamd.catalog.db import Catalog, CatalogDamaged, check_pages, get_bytes, put_value
+from streamd.catalog.db import (
+    INDEX_CACHE_KIB,
+    Catalog,
+    CatalogDamaged,
+    check_pages,
+    get_bytes,
+    put_value,
+)
 from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
@@ -202,7 +210,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
     journal = Journal(writer, clock, has_remote=stores.remote is not None)
     await _finish_puts(catalog, journal, stores)
     await catalog.write(dirty.release_all)
-    index = DedupIndex(catalog.open_reader)
+    index = DedupIndex(partial(catalog.open_reader, cache_kib=INDEX_CACHE_KIB))
     adapting = _adapting(config, stores, catalog, clock, meters, sending)
     view = ConfigView(config)
     spool, copy = open_spool(view, stores, catalog, clock, meters)
