@@ -1,6 +1,7 @@
 """Which class each entry of a source is in, counted for `status` and the metrics."""
 
 import asyncio
+import sqlite3
 from collections import Counter
 from concurrent.futures import Executor
 from errno import ENOENT, ENOTDIR
@@ -8,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from streamd.catalog import dirty
 from streamd.catalog.census import census, know_names
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.dirty import Problem
@@ -43,6 +45,12 @@ class Reconcile(msgspec.Struct, array_like=True, frozen=True):
 def reconcile_key(source: str) -> str:
     """Return the key in the catalog under which the last scan's numbers stand."""
     return f"reconcile:{source}"
+
+
+def begin_anew(connection: sqlite3.Connection, source: int) -> None:
+    """Nobody looks at this source any more, and somebody is about to."""
+    dirty.release(connection, source)
+    know_names(connection, source)
 
 
 def stale_problems(source: Source, found: list[Problem]) -> list[bytes]:
@@ -89,7 +97,6 @@ class Census:
 
     async def begin(self) -> None:
         """Read what the last scan saw."""
-        await self._catalog.write(know_names, self._number)
         known = await self._catalog.read(get_bytes, reconcile_key(self._name))
         if known:
             self.reconcile = msgspec.msgpack.decode(known, type=Reconcile)

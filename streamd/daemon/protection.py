@@ -16,7 +16,7 @@ from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, LATER, Depth, Problem
 from streamd.catalog.walk import WalkLookup
 from streamd.daemon.canary import Canary
-from streamd.daemon.census import Census, stale_problems
+from streamd.daemon.census import Census, begin_anew, stale_problems
 from streamd.daemon.comparer import Comparer
 from streamd.daemon.cutting import UNSETTLED, Cutting
 from streamd.daemon.gaps import OpenGaps
@@ -257,7 +257,7 @@ class Protection:
     async def _begin(self) -> None:
         """Start from firm ground: nothing of an earlier protection of this source is under way."""
         await self._pipeline.quiesce(self.stream.number)
-        await self._catalog.write(dirty.release, self.stream.number)
+        await self._catalog.write(begin_anew, self.stream.number)
         await self.census.begin()
         await self.refresh()  # what an earlier one has left undone counts from the beginning
 

@@ -19,8 +19,9 @@ class RecentEvents:
         for path in paths:
             at.pop(path, None)
             at[path] = now_us
-        for path in list(at)[: max(len(at) - self._limit, 0)]:
-            del at[path]
+        if len(at) > self._limit + self._limit // 10:  # seldom: it goes through all of them
+            for path in list(at)[: len(at) - self._limit]:
+                del at[path]
 
     def last_us(self, path: bytes) -> int:
         """Return when the last event of a path arrived; 0: none is remembered."""
