@@ -86,6 +86,7 @@ class Fetch:
         self._state = bytearray(len(files))
         self._pending = [0] * len(files)
         self._wants: dict[bytes, list[tuple[int, int]]] = {}
+        self._missing: set[bytes] = set()
         self._plain: list[int] = []  # without content of their own
         self._total = 0
         for number, file in enumerate(files):
@@ -96,6 +97,11 @@ class Fetch:
             self._plain.append(number)
             return
         at = 0
+        if len(file.runs) == 1 and file.present is None and (only := file.runs[0]).id is not None:
+            self._wants.setdefault(only.id, []).append((number, 0))
+            self._pending[number] = 1
+            self._total += only.size
+            return
         for index, run in enumerate(file.runs):
             if run.id is not None and (file.present is None or index not in file.present):
                 self._wants.setdefault(run.id, []).append((number, at))
@@ -107,11 +113,15 @@ class Fetch:
         if not self._pending[number]:
             self._plain.append(number)
 
-    async def locate(self) -> int:
-        """Find all chunks; return the bytes that will be read. Files that lack one are refused."""
-        missing = await self._chunks.locate(self._wants, Role.DATA)
-        self._refuse_all(missing)
-        jobs = self._chunks.jobs(chunk for chunk in self._wants if chunk not in missing)
+    async def locate(self) -> None:
+        """Find all chunks. Files that lack one are refused."""
+        self._missing = await self._chunks.locate(self._wants, Role.DATA)
+        self._refuse_all(self._missing)
+
+    @property
+    def to_read(self) -> int:
+        """Bytes of objects that will be read for what was located."""
+        jobs = self._chunks.jobs(chunk for chunk in self._wants if chunk not in self._missing)
         return sum(job.size for job in jobs)
 
     async def run(
@@ -142,10 +152,15 @@ class Fetch:
 
     def _jobs(self, wanted: Iterable[bytes]) -> list[_Job]:
         frames: dict[tuple[str, int], set[bytes]] = {}
-        chunks = list(wanted)
+        chunks, place_of = list(wanted), self._chunks.place_of
         for chunk in chunks:
-            holder, row = self._chunks.place_of(chunk)
-            frames.setdefault((holder.name, row.first_chunk), set()).add(chunk)
+            holder, row = place_of(chunk)
+            key = holder.name, row.first_chunk
+            some = frames.get(key)
+            if some is None:
+                frames[key] = {chunk}
+            else:
+                some.add(chunk)
         return [
             _Job(
                 read,

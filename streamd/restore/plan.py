@@ -6,7 +6,7 @@ from a vault and are not trusted: whatever could leave the target is refused her
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -14,14 +14,15 @@ import msgspec
 from msgspec import field
 
 from streamd.errors import NotFound
-from streamd.model.entry import ContentRun, EntryType, FileVersion
+from streamd.model.entry import ContentRun, Dirent, EntryType, FileVersion
 from streamd.model.ids import ROOT_FID
 from streamd.vault.tree_state import TreeEntry, TreeState
 
 NAME_MAX: Final = 255
 TEMPORARY_PREFIX: Final = b".streamd-restore-"
 _BATCH: Final = 500
-_NODES: Final = frozenset({EntryType.CHARACTER, EntryType.BLOCK})
+_NODES: Final = frozenset({int(EntryType.CHARACTER), int(EntryType.BLOCK)})
+_NO_NAMES: Final = frozenset({b"", b".", b".."})
 
 
 class OnConflict(StrEnum):
@@ -107,7 +108,7 @@ class RestorePlan(msgspec.Struct):
 
 def fault_of(name: bytes) -> str:
     """Return why `name` cannot be the name of an entry, or nothing."""
-    if name in {b"", b".", b".."} or b"/" in name or b"\0" in name:
+    if name in _NO_NAMES or b"/" in name or b"\0" in name:
         return "the name could lead out of the target"
     if len(name) > NAME_MAX:
         return "the name is too long"
@@ -152,7 +153,7 @@ class Planner:
             self._add_below(state, 0, top.dirent.fid)
         else:
             target.source_path = os.path.dirname(top.path)
-            self._add_files(state, 0, [(os.path.basename(top.path), top)])
+            self._add_file(0, os.path.basename(top.path), top.dirent, top.version)
 
     def _add_absolute(self, state: TreeState, top: TreeEntry) -> None:
         parts = [part for part in top.path.split(b"/") if part]
@@ -168,7 +169,7 @@ class Planner:
             self.plan.directories[at].version = top.version
             self._add_below(state, at, top.dirent.fid)
         else:
-            self._add_files(state, at, [(parts[-1], top)])
+            self._add_file(at, parts[-1], top.dirent, top.version)
 
     def _directory(self, parent: int, name: bytes, source_path: bytes) -> int:
         known = self._places.get((parent, name))
@@ -182,60 +183,63 @@ class Planner:
         stack, entered = [(directory, fid)], {fid}
         while stack:
             at, parent_fid = stack.pop()
-            path = self.plan.directories[at].source_path
-            for batch in _batches(state, parent_fid, path):
-                files = [each for each in batch if each[1].dirent.type != EntryType.DIRECTORY]
-                self._add_files(state, at, files)
-                for name, entry in batch:
-                    if entry.dirent.type != EntryType.DIRECTORY or not self._accept(name, entry):
+            for batch in _batches(state, parent_fid):
+                for name, dirent, version in batch:
+                    if dirent.type != _DIRECTORY:
+                        self._add_file(at, name, dirent, version)
                         continue
-                    if entry.dirent.fid in entered:
-                        self._refuse(entry.path, "a directory stands in the tree twice")
+                    known = self._accepted(at, name, version)
+                    if known is None:
                         continue
-                    entered.add(entry.dirent.fid)
-                    number = self._directory(at, name, entry.path)
-                    self.plan.directories[number].version = entry.version
-                    stack.append((number, entry.dirent.fid))
+                    if dirent.fid in entered:
+                        self._refuse(at, name, "a directory stands in the tree twice")
+                        continue
+                    entered.add(dirent.fid)
+                    number = self._directory(at, name, self._path(at, name))
+                    self.plan.directories[number].version = known
+                    stack.append((number, dirent.fid))
 
-    def _accept(self, name: bytes, entry: TreeEntry) -> bool:
+    def _accepted(
+        self, directory: int, name: bytes, version: FileVersion | None
+    ) -> FileVersion | None:
+        """Return the version of an entry that can be restored; otherwise refuse it."""
         fault = fault_of(name)
-        if not fault and entry.version is None:
-            fault = "the vault has no version of it"
-        if fault:
-            self._refuse(entry.path, fault)
-        return not fault
+        if not fault and version is not None:
+            return version
+        self._refuse(directory, name, fault or "the vault has no version of it")
+        return None
 
-    def _refuse(self, path: bytes, reason: str) -> None:
-        self.plan.refused.append(Refused(path, reason))
+    def _path(self, directory: int, name: bytes) -> bytes:
+        return self.plan.directories[directory].source_path.rstrip(b"/") + b"/" + name
 
-    def _add_files(
-        self,
-        state: TreeState,
-        directory: int,
-        entries: Iterable[tuple[bytes, TreeEntry]],
+    def _refuse(self, directory: int, name: bytes, reason: str) -> None:
+        self.plan.refused.append(Refused(self._path(directory, name), reason))
+
+    def _add_file(
+        self, directory: int, name: bytes, dirent: Dirent, found: FileVersion | None
     ) -> None:
-        del state
-        for name, entry in entries:
-            if not self._accept(name, entry):
-                continue
-            version, fid = entry.version, entry.dirent.fid
-            assert version is not None
-            if version.type in _NODES and not self._devices:
-                self._refuse(entry.path, "a device node; say --devices to restore those")
-            elif version.type not in _RESTORABLE or version.type != entry.dirent.type:
-                self._refuse(entry.path, "of an unknown type")
-            elif version.nlink > 1 and fid in self._leaders:
-                self._leaders[fid].links.append(PlannedLink(directory, name))
-            else:
-                planned = PlannedFile(directory, name, fid, version)
-                if version.levels == 0:
-                    planned.runs = version.content
-                if version.nlink > 1:
-                    self._leaders[fid] = planned
-                self.plan.files.append(planned)
+        version = self._accepted(directory, name, found)
+        if version is None:
+            return
+        kind, fid = version.type, dirent.fid
+        if kind in _NODES and not self._devices:
+            self._refuse(directory, name, "a device node; say --devices to restore those")
+        elif kind not in _RESTORABLE or kind != dirent.type:
+            self._refuse(directory, name, "of an unknown type")
+        elif version.nlink > 1 and fid in self._leaders:
+            self._leaders[fid].links.append(PlannedLink(directory, name))
+        else:
+            planned = PlannedFile(directory, name, fid, version)
+            if version.levels == 0:
+                planned.runs = version.content
+            if version.nlink > 1:
+                self._leaders[fid] = planned
+            self.plan.files.append(planned)
 
 
-_RESTORABLE: Final = frozenset(EntryType) - {EntryType.DIRECTORY}
+# plain numbers: asking an enum costs more than all the rest
+_DIRECTORY: Final = int(EntryType.DIRECTORY)
+_RESTORABLE: Final = frozenset(map(int, EntryType)) - {_DIRECTORY}
 
 
 def _roots(state: TreeState) -> list[TreeEntry]:
@@ -245,16 +249,14 @@ def _roots(state: TreeState) -> list[TreeEntry]:
     ]
 
 
-def _batches(state: TreeState, fid: int, path: bytes) -> Iterator[list[tuple[bytes, TreeEntry]]]:
+def _batches(
+    state: TreeState, fid: int
+) -> Iterator[list[tuple[bytes, Dirent, FileVersion | None]]]:
     children = state.children(fid)
-    prefix = path.rstrip(b"/") + b"/"
     for start in range(0, len(children), _BATCH):
         some = children[start : start + _BATCH]
-        versions = state.versions(dirent.fid for _, dirent in some)
-        yield [
-            (name, TreeEntry(prefix + name, dirent, versions.get(dirent.fid)))
-            for name, dirent in some
-        ]
+        version_of = state.versions([dirent.fid for _, dirent in some]).get
+        yield [(name, dirent, version_of(dirent.fid)) for name, dirent in some]
 
 
 def other_name(name: bytes, at: str) -> bytes:

@@ -108,10 +108,10 @@ class RestoreSession:
         try:
             survey = await in_thread(partial(self._survey, plan, root))
             fetch = Fetch(self._chunks, plan, survey.write, path_of=self._path_of())
-            to_read = await fetch.locate()
+            await fetch.locate()
             self._check_space(plan, survey, root_path)
             if self._request.dry_run:
-                self._foretell(plan, survey, to_read)
+                self._foretell(plan, survey, fetch.to_read)
             else:
                 if root is None:
                     is_place = plan.directories[0].version is None
@@ -195,7 +195,10 @@ class RestoreSession:
         block = room.f_bsize
         needed = _SPARE_BYTES + len(plan.directories) * block
         for file in survey.write:
-            size = sum(run.size for run in file.runs if run.id is not None)
+            size = 0
+            for run in file.runs:
+                if run.id is not None:
+                    size += run.size
             needed += -(-size // block) * block
         free = (room.f_bfree if self._privileged else room.f_bavail) * room.f_frsize
         where = os.fsdecode(path)

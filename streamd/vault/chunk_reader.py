@@ -193,13 +193,17 @@ class ChunkReader:
             self.damage.append(damage)
 
     def _find_in(self, holder: Holder, missing: set[bytes]) -> None:
-        table = holder.frames.table
-        if missing.isdisjoint(table.id_list()):
+        table, places = holder.frames.table, self._places
+        ids = table.id_list()
+        if missing.isdisjoint(ids):
             return
-        for chunk, row in table.chunks():
-            if chunk in missing and (holder.name, holder.role, row.first_chunk) not in self._bad:
-                self._places[chunk] = Place(holder, row)
-                missing.discard(chunk)
+        for row in table.frames:
+            if (holder.name, holder.role, row.first_chunk) in self._bad:
+                continue
+            here = missing.intersection(ids[row.first_chunk : row.first_chunk + row.chunk_count])
+            if here:
+                places.update(dict.fromkeys(here, Place(holder, row)))
+                missing -= here
 
     async def _listed(self) -> list[BlobInfo]:
         """Return all packs and segments; listed once, as they were when first asked for."""
@@ -299,10 +303,15 @@ class ChunkReader:
     def jobs(self, ids: Iterable[bytes]) -> list[ReadJob]:
         """Return what to read for located chunks, in the order in which it is stored."""
         frames: dict[tuple[BlobName, Role], tuple[Holder, dict[int, FrameRow]]] = {}
+        places = self._places
         for chunk in ids:
-            holder, row = self._places[chunk]
-            _, rows = frames.setdefault((holder.name, holder.role), (holder, {}))
-            rows[row.offset] = row
+            holder, row = places[chunk]
+            key = holder.name, holder.role
+            known = frames.get(key)
+            if known is None:
+                frames[key] = holder, {row.offset: row}
+            else:
+                known[1][row.offset] = row
         found: list[ReadJob] = []
         for _, (holder, rows) in sorted(frames.items()):
             found.extend(_coalesced(holder, [rows[offset] for offset in sorted(rows)]))

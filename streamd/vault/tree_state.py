@@ -24,7 +24,6 @@ from streamd.model.record import (
     StateSum,
     dirent_key,
     dirent_prefix,
-    parse_dirent_key,
     version_key,
 )
 from streamd.vault.journal_reader import Damage
@@ -179,12 +178,11 @@ class TreeState:
             if fid + 1 < _FID_MAX
             else low[:1] + b"\xff" * 264
         )
-        found = []
-        for key, value in self._rows.between(low, high):
-            parsed = parse_dirent_key(key)
-            assert parsed is not None
-            found.append((parsed[1], wire.decode(_DIRENT, value, "a directory entry")))
-        return found
+        at, decode = len(low), _DIRENT.decode  # behind the prefix stands the name
+        try:
+            return [(key[at:], decode(value)) for key, value in self._rows.between(low, high)]
+        except wire.MALFORMED as error:
+            raise VaultDamaged(f"a directory entry does not parse: {error}") from error
 
     def entry(self, parent: int, name: bytes) -> Dirent | None:
         """Return one entry of a directory. Raises VaultDamaged."""
@@ -198,11 +196,14 @@ class TreeState:
 
     def versions(self, fids: Iterable[int]) -> dict[int, FileVersion]:
         """Return the versions of many files at once. Raises VaultDamaged."""
-        found = self._rows.values([version_key(_checked(fid)) for fid in fids])
-        return {
-            int.from_bytes(key[1:], "big"): wire.decode(_VERSION, value, "a file version")
-            for key, value in found.items()
-        }
+        keys = {version_key(_checked(fid)): fid for fid in fids}
+        decode = _VERSION.decode
+        try:
+            return {
+                keys[key]: decode(value) for key, value in self._rows.values(list(keys)).items()
+            }
+        except wire.MALFORMED as error:
+            raise VaultDamaged(f"a file version does not parse: {error}") from error
 
     def resolve(self, path: bytes) -> TreeEntry | None:
         """Return what an absolute host path names; the empty path is the virtual root."""
