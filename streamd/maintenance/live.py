@@ -1,7 +1,7 @@
 """Which chunks are still needed, and by which object each of them is held.
 
 Needed is whatever a checkpoint that stays, a segment that stays, or the catalog's present state
-refers to. The set lives in a private SQLite database that spills to disk, so memory is bounded.
+refers to. The set is in memory while it is small (`maintenance.claims`), else on disk.
 Anything unreadable on the way ends the marking: then nothing may be deleted.
 """
 
@@ -18,11 +18,11 @@ from streamd.format import checkpoint, chunklist, wire
 from streamd.format.checkpoint import CheckpointRoot, Row
 from streamd.format.crypto import Buffer
 from streamd.format.keys import Role
+from streamd.maintenance.claims import Claims
 from streamd.model.entry import FileVersion
 from streamd.model.record import Op, Record, parse_version_key
 from streamd.vault.chunk_reader import ChunkReader
 
-_CACHE_KIB: Final = 32 * 1024
 _SELECT_MAX: Final = 500
 _BATCH: Final = 5_000
 _PAGES_AT_ONCE: Final = 512
@@ -35,43 +35,40 @@ class LiveSet:
     """The chunks needed, and who holds them. Blocking, but for the `mark_…` coroutines."""
 
     def __init__(self) -> None:
+        self._claims = Claims()
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode = OFF")
         self._db.execute("PRAGMA synchronous = OFF")
-        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._db.execute(
-            "CREATE TABLE live (id BLOB PRIMARY KEY, holder INTEGER NOT NULL DEFAULT -1)"
-            " WITHOUT ROWID"
-        )
         self._db.execute("CREATE TABLE doomed (id BLOB, name TEXT, PRIMARY KEY (id, name))")
         self._seen_pages: set[bytes] = set()
         self._lists: dict[int, set[bytes]] = {}  # chunk-list pages to be read, by level
 
     def close(self) -> None:
-        """Give the database back."""
+        """Give everything back."""
+        self._claims.close()
         self._db.close()
 
     # -- marking ---------------------------------------------------------------------------------
 
     def add(self, ids: Iterable[bytes]) -> None:
         """These chunks are needed."""
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "INSERT OR IGNORE INTO live (id) VALUES (?)", [(chunk,) for chunk in ids]
-        )
-        self._db.execute("COMMIT")
+        self._claims.add(ids)
 
     def add_versions(self, values: Iterable[bytes]) -> None:
         """What these encoded file versions refer to is needed."""
         ids: list[bytes] = []
-        for value in values:
-            version = wire.decode(_VERSION, value, "a file version")
-            if not version.content:
-                continue
-            direct = [run.id for run in version.content if run.id is not None]
-            ids.extend(direct)
-            if version.levels:
-                self._defer(version.levels, direct)
+        decode = _VERSION.decode
+        try:
+            for value in values:
+                version = decode(value)
+                if not version.content:
+                    continue
+                direct = [run.id for run in version.content if run.id is not None]
+                ids.extend(direct)
+                if version.levels:
+                    self._defer(version.levels, direct)
+        except wire.MALFORMED as error:
+            raise VaultDamaged(f"a file version does not parse: {error}") from error
         self.add(ids)
 
     def _defer(self, level: int, ids: Iterable[bytes]) -> None:
@@ -143,44 +140,19 @@ class LiveSet:
         Returns those that are needed and that nobody held so far.
         """
         wanted = [ids[at : at + _ID_SIZE] for at in range(0, len(ids), _ID_SIZE)]
-        found: set[bytes] = set()
-        for start in range(0, len(wanted), _SELECT_MAX):
-            part = wanted[start : start + _SELECT_MAX]
-            marks = ",".join("?" * len(part))
-            rows = self._db.execute(
-                f"SELECT id FROM live WHERE holder = -1 AND id IN ({marks})",  # noqa: S608 - question marks only
-                part,
-            )
-            found.update(row[0] for row in rows)
-        self.move(found, number)
-        return found
+        return self._claims.claim(wanted, number)
 
     def move(self, ids: Iterable[bytes], number: int) -> None:
         """Object `number` holds these chunks from now on."""
-        self._db.execute("BEGIN")
-        self._db.executemany(
-            "UPDATE live SET holder = ? WHERE id = ?", [(number, chunk) for chunk in ids]
-        )
-        self._db.execute("COMMIT")
+        self._claims.move(ids, number)
 
     def holders_of(self, ids: Sequence[bytes]) -> dict[bytes, int]:
         """Return the holders of those among `ids` that are needed and held."""
-        found: dict[bytes, int] = {}
-        for start in range(0, len(ids), _SELECT_MAX):
-            part = ids[start : start + _SELECT_MAX]
-            marks = ",".join("?" * len(part))
-            found.update(
-                self._db.execute(
-                    f"SELECT id, holder FROM live WHERE holder >= 0 AND id IN ({marks})",  # noqa: S608 - question marks only
-                    part,
-                )
-            )
-        return found
+        return self._claims.holders_of(ids)
 
     def count_unheld(self) -> int:
         """Return how many needed chunks no readable object holds."""
-        row = self._db.execute("SELECT count(*) FROM live WHERE holder = -1").fetchone()
-        return int(row[0])
+        return self._claims.count_unheld()
 
     def doom(self, ids: Iterable[bytes], name: str) -> None:
         """These chunks go with the object `name`, and no other is known to hold them."""
@@ -204,9 +176,8 @@ class LiveSet:
         return found
 
     def all_ids(self) -> Iterator[bytes]:
-        """Yield every chunk that is needed."""
-        for row in self._db.execute("SELECT id FROM live"):
-            yield row[0]
+        """Return every chunk that is needed."""
+        return self._claims.ids()
 
 
 def _is_version(record: Record) -> bool:
