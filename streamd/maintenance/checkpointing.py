@@ -9,6 +9,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
+from itertools import chain, islice
 from typing import Final
 
 import msgspec
@@ -17,7 +18,7 @@ from msgspec import field
 from streamd.catalog import objects
 from streamd.catalog.journal import load_head
 from streamd.errors import KeyRejected, VaultDamaged
-from streamd.format import checkpoint
+from streamd.format import checkpoint, state_sum
 from streamd.format.checkpoint import CheckpointRoot, JournalMark, PageRow, Row
 from streamd.format.codec import Codec
 from streamd.format.envelope import Kind
@@ -36,6 +37,7 @@ from streamd.vault.tree_state import TreeState
 _PACK_SIZE_MAX: Final = 8 * 1024 * 1024  # stored bytes of pages in one pack
 _PAGE_SIZE_MAX: Final = 1024 * 1024  # longer pages are cut: a frame holds 4 MiB at most
 _STEP_BYTES: Final = 4 * 1024 * 1024  # of pages made in one go, off the event loop
+_SUMMED_AT_ONCE: Final = 1000  # rows
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _FRAME_LEVEL: Final = 3
 
@@ -66,10 +68,21 @@ class _Pages(msgspec.Struct):
     fresh_bytes: int = 0
 
 
-async def write_checkpoint(site: Site, draft: CheckpointDraft, rows: Iterator[Row]) -> BlobName:
-    """Write a checkpoint of `rows`, which are sorted by key, and return the root's name."""
+class RowsDiffer(Exception):
+    """The rows are not those of the state that was to be written; no root was."""
+
+
+async def write_checkpoint(
+    site: Site, draft: CheckpointDraft, rows: Iterator[Row], *, check: bool = False
+) -> BlobName:
+    """Write a checkpoint of `rows`, which are sorted by key, and return the root's name.
+
+    With `check` it raises RowsDiffer when the rows do not have the draft's sum.
+    """
     loop = asyncio.get_running_loop()
-    pages = _Pages()
+    pages, seen = _Pages(), _Seen()
+    if check:
+        rows = seen.passing(rows)
     cut = cut_pages(rows, site.vault.keys.domain_keys.chunk_id)
     while step := await loop.run_in_executor(None, _next_step, cut):
         known = await loop.run_in_executor(None, _known, site, [page.row.id for page in step])
@@ -86,6 +99,8 @@ async def write_checkpoint(site: Site, draft: CheckpointDraft, rows: Iterator[Ro
             await _store(site, pages)
     if pages.fresh:
         await _store(site, pages)
+    if check and seen.state != draft.state:
+        raise RowsDiffer
     root = CheckpointRoot(
         source=draft.source,
         at_us=draft.at_us,
@@ -95,6 +110,23 @@ async def write_checkpoint(site: Site, draft: CheckpointDraft, rows: Iterator[Ro
         pages=tuple(pages.rows),
     )
     return await publish_root(site, root, sorted(pages.needs))
+
+
+class _Seen:
+    """Sums up the rows that pass."""
+
+    def __init__(self) -> None:
+        self._total = self._count = 0
+
+    @property
+    def state(self) -> StateSum:
+        return StateSum(state_sum.to_bytes(self._total), self._count)
+
+    def passing(self, rows: Iterator[Row]) -> Iterator[Row]:
+        while some := list(islice(rows, _SUMMED_AT_ONCE)):
+            self._total += state_sum.sum_of(some)
+            self._count += len(some)
+            yield from some
 
 
 async def publish_root(site: Site, root: CheckpointRoot, needs: Sequence[int]) -> BlobName:
@@ -114,6 +146,9 @@ def cut_pages(rows: Iterator[Row], chunk_id: Callable[[bytes], bytes]) -> Iterat
 
 def _bounded(page: list[Row]) -> Iterator[list[Row]]:
     """Cut a page that is too long for a frame; the same page is always cut the same way."""
+    if sum(map(len, chain.from_iterable(page))) <= _PAGE_SIZE_MAX:
+        yield page
+        return
     part: list[Row] = []
     size = 0
     for row in page:
@@ -246,6 +281,26 @@ async def checkpoint_current(site: Site, source: str) -> BlobName | None:
             if row.at_ms == draft.at_us // 1000 and await _says(reader, row.name, draft):
                 return None
         return await write_checkpoint(site, draft, current_rows(connection, number, info))
+
+
+async def checkpoint_newest(
+    site: Site, name: str, source: SourceId, at_us: int, state: StateSum
+) -> BlobName | None:
+    """Write a checkpoint of what the catalog knows of a source, if that is `state` at `at_us`.
+
+    None if it is not. Raises RowsDiffer if the catalog does not have the rows of that state.
+    """
+    loop = asyncio.get_running_loop()
+    with closing(site.catalog.open_reader()) as connection:
+        connection.execute("BEGIN")
+        found = await loop.run_in_executor(None, _current_draft, site, connection, name)
+        if found is None:
+            return None
+        number, draft, info = found
+        if (draft.source, draft.at_us, draft.state) != (source, at_us, state):
+            return None
+        rows = current_rows(connection, number, info)
+        return await write_checkpoint(site, draft, rows, check=True)
 
 
 async def _says(reader: StateReader, name: BlobName, draft: CheckpointDraft) -> bool:

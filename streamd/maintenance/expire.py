@@ -22,7 +22,7 @@ from streamd.errors import NotFound, PolicyRefused, VaultDamaged
 from streamd.format import layout
 from streamd.format.checkpoint import JournalMark
 from streamd.format.vault_config import check_supported
-from streamd.maintenance.checkpointing import checkpoint_replayed, publish_root, replay
+from streamd.maintenance.checkpointing import publish_root
 from streamd.maintenance.collect import (
     Collector,
     Doomed,
@@ -44,9 +44,9 @@ from streamd.maintenance.generations import Generations
 from streamd.maintenance.live import LiveSet
 from streamd.maintenance.points import PointReport, SourceHistory, read_histories, report_on
 from streamd.maintenance.recheck import read_fresh_segments, segments_are_put
+from streamd.maintenance.rooting import Rooted, prove_roots, proven_in_catalog, root_points
 from streamd.maintenance.site import Site
 from streamd.model.ids import SourceId
-from streamd.model.record import StateSum
 from streamd.policy import retention
 from streamd.policy.retention import Rule
 from streamd.storage.port import BlobName
@@ -244,7 +244,7 @@ class _Run:
         self._patience = patience_seconds
         self._progress = progress
         self._generations = Generations(site)
-        self._written: list[tuple[BlobName, StateSum]] = []  # checkpoints of this run
+        self._written: list[Rooted] = []  # checkpoints of this run
 
     async def run(
         self,
@@ -279,7 +279,7 @@ class _Run:
         for history in histories:
             for damage in history.damage:
                 raise VaultDamaged(f"{damage.name}: {damage.what}", name=damage.name)
-        await self._write_checkpoints(reader, verdicts)
+        self._written = await root_points(self._site, reader, verdicts, self._progress)
         return await self._drop(verdicts, reports)
 
     async def _check_losses(
@@ -300,42 +300,21 @@ class _Run:
         if new != old_rules:
             await self._site.catalog.write(put_value, _RULES, _encoded(new))
 
-    async def _write_checkpoints(self, reader: StateReader, verdicts: Sequence[Verdict]) -> None:
-        """Give every kept point outside the window a checkpoint of its own."""
-        wanted = [(verdict, verdict.points_without_root()) for verdict in verdicts]
-        total, done = sum(len(points) for _, points in wanted), 0
-        for verdict, points in wanted:
-            if not points:
-                continue
-            async for state in replay(self._site, reader, verdict.history.id, points):
-                self._progress("checkpoint", done, total)
-                name = await checkpoint_replayed(self._site, state)
-                self._written.append((name, state.state))
-                done += 1
-
-    async def _prove_checkpoints(self, reader: StateReader, verdicts: Sequence[Verdict]) -> None:
-        """Read back what was written: it must be the state that was replayed."""
-        histories = {verdict.history.id: verdict.history for verdict in verdicts}
-        for done, (name, state) in enumerate(self._written):
-            self._progress("read back", done, len(self._written))
-            root = await reader.read_checkpoint(name)
-            with await reader.load_checkpoint(root, check=True):
-                if root.state != state:
-                    raise VaultDamaged(f"{name} is not what was written", name=name)
-            histories[SourceId(root.source)].roots[name] = root
-        for verdict in verdicts:
-            if verdict.points_without_root():
-                raise VaultDamaged(f"a kept point of {verdict.history.name} has no checkpoint")
-
     async def _drop(
         self, verdicts: Sequence[Verdict], reports: tuple[PointReport, ...]
     ) -> RetentionReport:
-        """Cut the journal, drop checkpoints, and collect."""
+        """Prove the checkpoints, cut the journal, drop checkpoints, and collect."""
+        with closing(LiveSet()) as live:
+            return await self._drop_with(live, verdicts, reports)
+
+    async def _drop_with(
+        self, live: LiveSet, verdicts: Sequence[Verdict], reports: tuple[PointReport, ...]
+    ) -> RetentionReport:
         site = self._site
         since = await site.catalog.read(newest_number)
         known = await site.catalog.read(known_objects)
         reader = StateReader(site.vault)  # one that sees what was written
-        await self._prove_checkpoints(reader, verdicts)
+        await prove_roots(reader, verdicts, self._written, live, self._progress)
         heads = await reader.heads()
         cut = choose_cut(heads, verdicts, lambda head: _is_settled(known, head.name))
         await self._move_roots_on(heads, cut, verdicts)
@@ -346,7 +325,7 @@ class _Run:
         outcome = Outcome()
         if cut or roots:
             doomed = await self._doomed(heads, cut, roots, known)
-            outcome = await self._collect(verdicts, heads, doomed, since, known)
+            outcome = await self._collect(live, verdicts, heads, doomed, since, known)
         if not outcome.is_postponed:
             end_us = cut[-1].end_us if cut else 0
             reports = tuple(_settled(report, roots_us, end_us) for report in reports)
@@ -373,7 +352,7 @@ class _Run:
             fresh = moved_on(root, mark)
             # It needs what the root before it needed, and is uploaded after that one.
             name = await publish_root(self._site, fresh, ())
-            self._written.append((name, fresh.state))
+            self._written.append(Rooted(name, SourceId(root.source), fresh.state))
             for verdict in verdicts:
                 if verdict.history.id == root.source:
                     verdict.history.roots[name] = fresh
@@ -405,6 +384,7 @@ class _Run:
 
     async def _collect(
         self,
+        live: LiveSet,
         verdicts: Sequence[Verdict],
         heads: Sequence[SegmentHead],
         doomed: Doomed,
@@ -412,19 +392,18 @@ class _Run:
         known: dict[str, KnownObject],
     ) -> Outcome:
         site = self._site
-        with closing(LiveSet()) as live:
-            await self._mark(live, heads, doomed, since)
-            # Made after the marking of the journal: it sees every object that was referred to.
-            chunks = ChunkReader(site.vault)
-            every = {name: root for v in verdicts for name, root in v.history.roots.items()}
-            kept = every.keys() - set(doomed.roots)
-            for name in sorted(kept):
-                await live.mark_checkpoint(every[name], chunks)
-            await live.mark_lists(chunks)
-            collector = Collector(site, live, chunks, self._generations, since=since, known=known)
-            fresh = await site.catalog.read(known_objects)
-            collector.await_too(fresh[name].number for name in kept if name in fresh)
-            return await collector.run(doomed, self._quiesce, self._is_durable, self._progress)
+        await self._mark(live, heads, doomed, since)
+        # Made after the marking of the journal: it sees every object that was referred to.
+        chunks = ChunkReader(site.vault)
+        every = {name: root for v in verdicts for name, root in v.history.roots.items()}
+        kept = every.keys() - set(doomed.roots)
+        for name in sorted(kept):
+            await live.mark_checkpoint(every[name], chunks)
+        await live.mark_lists(chunks)
+        collector = Collector(site, live, chunks, self._generations, since=since, known=known)
+        fresh = await site.catalog.read(known_objects)
+        collector.await_too(fresh[name].number for name in kept if name in fresh)
+        return await collector.run(doomed, self._quiesce, self._is_durable, self._progress)
 
     async def _mark(
         self,
@@ -447,7 +426,7 @@ class _Run:
             await live.mark_records(segment.records(site.vault.keys.secret_for))
         await read_fresh_segments(site, live, since)
         with closing(site.catalog.open_reader()) as connection:
-            await live.mark_catalog(connection)
+            await live.mark_catalog(connection, proven_in_catalog(self._written))
         await segments_are_put(site)
 
     async def _is_durable(self, numbers: Sequence[int]) -> bool:

@@ -7,7 +7,7 @@ Anything unreadable on the way ends the marking: then nothing may be deleted.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -20,7 +20,8 @@ from streamd.format.crypto import Buffer
 from streamd.format.keys import Role
 from streamd.maintenance.claims import Claims
 from streamd.model.entry import FileVersion
-from streamd.model.record import Op, Record, parse_version_key
+from streamd.model.ids import SourceId
+from streamd.model.record import Op, Record, StateSum, parse_version_key
 from streamd.vault.chunk_reader import ChunkReader
 
 _SELECT_MAX: Final = 500
@@ -122,13 +123,40 @@ class LiveSet:
                 for body in pages.values():
                     await loop.run_in_executor(None, self._add_page, body)
 
-    def _add_page(self, body: Buffer) -> None:
-        self.add_versions(_versions_of(checkpoint.decode_page(body)))
+    def has_marked(self, root: CheckpointRoot) -> None:
+        """All rows of this checkpoint were added already: its pages are needed, too."""
+        pages = [page.id for page in root.pages]
+        self._seen_pages.update(pages)
+        self.add(pages)
 
-    async def mark_catalog(self, connection: sqlite3.Connection) -> None:
-        """What the present state refers to is needed."""
+    def _add_page(self, body: Buffer) -> None:
+        self.add_rows(checkpoint.decode_page(body))
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """What these rows of a state refer to is needed."""
+        self.add_versions(_versions_of(rows))
+
+    async def mark_catalog(
+        self, connection: sqlite3.Connection, marked: Mapping[SourceId, StateSum]
+    ) -> None:
+        """What the present state refers to is needed.
+
+        It is `marked` already for sources whose rows were read and have this sum.
+        """
         loop = asyncio.get_running_loop()
-        values = (row[0] for row in connection.execute("SELECT version FROM node"))
+        connection.execute("BEGIN")
+        sources = connection.execute("SELECT number, id, total, key_count FROM source")
+        known = [
+            number
+            for number, source, total, count in sources.fetchall()
+            if marked.get(source) == StateSum(total, count)
+        ]
+        marks = ",".join("?" * len(known))
+        found = connection.execute(
+            f"SELECT version FROM node WHERE source NOT IN ({marks})",  # noqa: S608 - question marks only
+            known,
+        )
+        values = (row[0] for row in found)
         while part := await loop.run_in_executor(None, lambda: list(islice(values, _BATCH))):
             await loop.run_in_executor(None, self.add_versions, part)
 
