@@ -10,6 +10,7 @@ Pages are META chunks in META packs, put before the root. The root object (kind 
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -66,18 +67,22 @@ _ROOT: Final = msgspec.msgpack.Decoder(CheckpointRoot)
 
 def split_pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Cut sorted rows into pages."""
-    page: list[Row] = []
-    for row in rows:
-        page.append(row)
-        count = len(page)
-        if count >= PAGE_MAX or (
-            count >= PAGE_MIN
-            and int.from_bytes(crypto.digest(row[0])[:2], "little") % PAGE_AVERAGE == 0
-        ):
-            yield page
-            page = []
-    if page:
+    digest, number = crypto.digest, int.from_bytes
+    rest = iter(rows)
+    while page := list(islice(rest, PAGE_MIN)):
+        if len(page) == PAGE_MIN and not _ends_page(page[-1][0]):
+            for row in rest:
+                page.append(row)
+                # as `_ends_page`: this is asked for nearly every row
+                if number(digest(row[0])[:2], "little") % PAGE_AVERAGE == 0:
+                    break
+                if len(page) >= PAGE_MAX:
+                    break
         yield page
+
+
+def _ends_page(key: bytes) -> bool:
+    return int.from_bytes(crypto.digest(key)[:2], "little") % PAGE_AVERAGE == 0
 
 
 def encode_page(page: Sequence[Row]) -> bytes:

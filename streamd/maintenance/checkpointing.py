@@ -27,7 +27,7 @@ from streamd.format.keys import Role
 from streamd.maintenance.site import Site
 from streamd.model.entry import Dirent, EntryType
 from streamd.model.ids import ROOT_FID, Fid, SourceId
-from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, version_key
+from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, dirent_prefix, version_key
 from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import JournalReader
 from streamd.vault.parallel import OBJECT_FAULTS
@@ -347,8 +347,11 @@ def current_rows(connection: sqlite3.Connection, number: int, info: bytes) -> It
         " WHERE n.source = ? AND n.type = ? ORDER BY n.fid, d.name",
         (number, int(EntryType.DIRECTORY)),
     )
+    last, prefix = -1, b""
     for parent, name, fid, entry_type in below:
-        yield dirent_key(Fid(parent), name), _ENCODE(Dirent(fid, entry_type))
+        if parent != last:
+            last, prefix = parent, dirent_prefix(Fid(parent))
+        yield prefix + name, _ENCODE((fid, entry_type))
     for fid, version in connection.execute(
         "SELECT fid, version FROM node WHERE source = ? ORDER BY fid", (number,)
     ):
