@@ -151,7 +151,7 @@ class Daemon:
                 await self._stop.wait()
                 _LOG.info("stopping")
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    host.mounts.end()
+                    await host.mounts.end()
                     for name in list(self.running):
                         await self.supervisor.stop(name)
                     await host.pipeline.drain()

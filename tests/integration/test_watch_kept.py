@@ -85,7 +85,7 @@ async def until_the_end(shared: MountWatch, *trees, work=lambda: None, late=lamb
             group.create_task(follow(number))
         await began.wait()
         work()
-        shared.end()
+        await shared.end()
         late()
     return firsts, seen
 

@@ -2,25 +2,29 @@
 
 A mark reports changes of the file system, wherever and however often it is mounted. Events carry
 the directory's handle, which is turned into a path as seen through each mount that somebody is
-interested in, and remembered until a directory is renamed or removed.
+interested in, and remembered until a directory is renamed or removed. What is not remembered is
+looked up in a thread (`handles`): meanwhile the events that were read wait, and nothing more is
+read, so all are delivered in their order.
 """
 
-import contextlib
+import asyncio
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
 from streamd.sources.filesystem import fanotify
+from streamd.sources.filesystem.handles import Answer, Asker, LookUp, Question, answer_to
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.mounts import Mount
 from streamd.sources.filesystem.scope import below, join
 
 _TURN_SECONDS: Final = 0.05  # then everybody else is due
 _CACHE_MAX: Final = 50_000
-_CLIMB_MAX: Final = 4096  # directories to go up until a path is short enough to be said
+_SLOW_SECONDS: Final = 5.0  # to look handles up; then it is said
 _LOG: Final = get_logger("watch")
 
 
@@ -50,19 +54,37 @@ class _Place:
 
 
 class DeviceWatch:
-    """The group of one file system and what is known of its directories."""
+    """The group of one file system and what is known of its directories. Of one event loop.
+
+    `proceed` is called when what was waited for has come, see `is_waiting`.
+    """
 
     def __init__(
-        self, path: bytes, clock: Clock, ignored_pid: int, kept_fd: int | None = None
+        self,
+        path: bytes,
+        clock: Clock,
+        ignored_pid: int,
+        kept_fd: int | None = None,
+        *,
+        look_up: LookUp = answer_to,
+        proceed: Callable[[], None] = lambda: None,
     ) -> None:
         """Watch the file system at `path`, or go on with the group behind `kept_fd`."""
         self.subscriptions: list[Subscription] = []
         self.is_held = kept_fd is not None  # what is in its queue waits until all have subscribed
+        self.is_closed = False
+        self.answered = asyncio.Event()  # nothing is waited for
+        self.answered.set()
         self._clock = clock
         self._ignored_pid = ignored_pid
+        self._proceed = proceed
+        self._asker = Asker(look_up)
+        self._asked: list[fanotify.Event] = []  # to be delivered when their handles are known
+        self._number = 0  # of the question
+        self._answer = Answer()
+        self._slow: asyncio.TimerHandle | None = None
         self._places: dict[bytes, _Place] = {}
         self._lonely: set[bytes] = set()  # files that have one name only
-        self._mount_fds: dict[Mount, int] = {}
         self.group = fanotify.Group(kept_fd)
         try:
             if kept_fd is None:
@@ -77,34 +99,136 @@ class DeviceWatch:
         self.subscriptions = subscriptions
         self._places.clear()
         self._lonely.clear()
+        if self._asked:  # what is being looked up may not be what these want to know
+            self._ask(self._asked)
+
+    def close(self) -> None:
+        """Stop watching, unless somebody else holds the descriptor too."""
+        self.is_closed = True
+        self._settle()
+        self._asker.close()
+        self.group.close()
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether events were read whose handles are being looked up; `answered` is set after."""
+        return bool(self._asked)
 
     def drain(self, limit: int, *, is_last: bool = False) -> int | None:
         """Deliver waiting events; return an instant before which all were delivered.
 
         None when there are more than `limit` reads' worth, or than can be delivered in one turn on
         the event loop: of a busy file system all events come here, also of what is not protected.
-        The last time takes as long as it takes: no turn follows.
+        The last time takes as long as it takes: no turn follows. Also None while handles are looked
+        up: `proceed` is called when they are known.
         """
-        turn_ends = math.inf if is_last else self._clock.monotonic() + _TURN_SECONDS
-        try:
-            for _ in range(limit):
-                now = self._clock.now_us()
-                events = self.group.read()
-                if not events:
-                    return now
-                for event in events:
-                    try:
-                        self._deliver(event)
-                    except Exception as error:  # noqa: BLE001 - a lost event must become a gap
-                        _LOG.error("event-not-understood", error=repr(error), mask=event.mask)
-                        self._lose()
-                if self._clock.monotonic() >= turn_ends:
-                    return None
+        if self._asked:
             return None
-        finally:
-            for fd in self._mount_fds.values():  # an open one would make umount fail
-                os.close(fd)
-            self._mount_fds.clear()
+        turn_ends = math.inf if is_last else self._clock.monotonic() + _TURN_SECONDS
+        for _ in range(limit):
+            now = self._clock.now_us()
+            events = self.group.read()
+            if not events:
+                return now
+            if self._ask(events):
+                return None
+            self._deliver_all(events)
+            if self._clock.monotonic() >= turn_ends:
+                return None
+        return None
+
+    def give_up(self) -> None:
+        """Deliver what is waited for as lost: there is no time left to wait."""
+        if self._asked:
+            self._settle()
+            self._lose()
+
+    # -- looking up ------------------------------------------------------------------------------
+
+    def _ask(self, events: list[fanotify.Event]) -> bool:
+        """Have looked up what must be known to deliver `events`; say whether it has to be."""
+        question = self._question(events)
+        if not (question.directories or question.files):
+            return False
+        self._settle()
+        self._asked = events
+        self.answered.clear()
+        number = self._number
+        self._asker.ask(question, lambda answer: self._take(number, answer))
+        self._slow = asyncio.get_running_loop().call_later(_SLOW_SECONDS, self._say_slow)
+        return True
+
+    def _question(self, events: list[fanotify.Event]) -> Question:
+        """Return what is not known and will be needed, if each event is delivered in its turn.
+
+        More than is needed does no harm.
+        """
+        if len(self._places) >= _CACHE_MAX:  # here, so that nothing is forgotten half-way
+            self._places.clear()
+        if len(self._lonely) >= _CACHE_MAX:
+            self._lonely.clear()
+        forgotten, everything = set[bytes](), False
+        directories, files = dict[bytes, None](), dict[bytes, None]()
+        for event in events:
+            mask = event.mask
+            everything = everything or bool(mask & fanotify.OVERFLOW)
+            new = [
+                handle
+                for handle, _ in event.places
+                if everything or handle in forgotten or handle not in self._places
+            ]
+            if event.pid != self._ignored_pid:
+                directories.update(dict.fromkeys(new))
+                if event.target and not mask & fanotify.ON_DIRECTORY:
+                    is_known = event.target in self._lonely and not mask & fanotify.ATTRIB
+                    if new or everything or not is_known or _is_nameless(event):
+                        files[event.target] = None
+            if mask & fanotify.ON_DIRECTORY:
+                everything = everything or bool(mask & fanotify.RENAME)
+                if mask & fanotify.DELETE:
+                    forgotten.add(event.target)
+        mounts = [(known.mount, known.real) for known in self.subscriptions]
+        return Question(mounts, list(directories), list(files))
+
+    def _take(self, number: int, answer: Answer | None) -> None:
+        """Deliver the events that waited for this answer."""
+        if number != self._number:
+            return  # asked anew, or given up
+        events = self._asked
+        self._settle()
+        if answer is None:
+            self._lose()
+        else:
+            self._answer = answer
+            for mount, above in answer.too_long:
+                self._lose_below(above, mount)
+            self._deliver_all(events)
+            self._answer = Answer()
+        self._proceed()
+
+    def _settle(self) -> None:
+        """Wait for nothing any more: an answer that comes later is to an old question."""
+        self._number += 1
+        self._asked = []
+        self.answered.set()
+        if self._slow is not None:
+            self._slow.cancel()
+            self._slow = None
+
+    def _say_slow(self) -> None:
+        points = sorted({known.mount.point for known in self.subscriptions})
+        _LOG.warning("watch-waits", mounts=points, seconds=_SLOW_SECONDS)
+
+    # -- delivering ------------------------------------------------------------------------------
+
+    def _deliver_all(self, events: list[fanotify.Event]) -> None:
+        for event in events:
+            try:
+                self._deliver(event)
+            except Exception as error:  # noqa: BLE001 - a lost event must become a gap
+                _LOG.error("event-not-understood", error=repr(error), mask=event.mask)
+                self._lose()  # and with it all that follows: everything is looked at
+                return
 
     def _deliver(self, event: fanotify.Event) -> None:
         mask = event.mask
@@ -119,9 +243,7 @@ class DeviceWatch:
         if mask & fanotify.ON_DIRECTORY:
             self._forget(event)
         else:
-            # What was made without a name, and linked later, is reported as "#" and its number.
-            nameless = stale or not event.places or event.places[0][1].startswith(b"#")
-            self._deliver_inode(event, sure=nameless)
+            self._deliver_inode(event, sure=stale or _is_nameless(event))
 
     def _deliver_places(self, event: fanotify.Event) -> bool:
         """Deliver the names that are protected; say whether a directory is gone."""
@@ -152,16 +274,14 @@ class DeviceWatch:
             self._lonely.discard(target)
         elif not sure and target in self._lonely:
             return
-        status = self._stat(target)
-        if status is None:
+        state = self._answer.files[target]
+        if state is None:
             return
-        if not sure and status.st_nlink <= 1:
-            if len(self._lonely) >= _CACHE_MAX:
-                self._lonely.clear()
+        if not sure and state.link_count <= 1:
             self._lonely.add(target)
             return
         for inbox in {subscription.inbox for subscription in self.subscriptions}:
-            inbox.add_inode(status.st_dev, status.st_ino)
+            inbox.add_inode(state.device, state.inode)
 
     def _forget(self, event: fanotify.Event) -> None:
         """Drop remembered paths that this event made wrong."""
@@ -176,27 +296,12 @@ class DeviceWatch:
         for subscription in self.subscriptions:
             subscription.inbox.lose("overflow", subscription.configured)
 
-    def _lose_below(self, fd: int, mount: Mount) -> None:
-        """Have the nearest directory whose path the kernel can say scanned, if it is protected."""
-        at = os.dup(fd)
-        try:
-            for _ in range(_CLIMB_MAX):
-                parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
-                os.close(at)
-                at = parent
-                with contextlib.suppress(OSError):
-                    path = fanotify.path_of(at)
-                    break
-            else:
-                return
-        except OSError:
-            return  # gone meanwhile; its own removal tells
-        finally:
-            os.close(at)
+    def _lose_below(self, above: bytes, mount: Mount) -> None:
+        """Have a directory scanned below which a path is too long to be said, if protected."""
         place = _Place()
         for subscription in self.subscriptions:
             if subscription.mount == mount:
-                _relate(place, subscription, path)
+                _relate(place, subscription, above)
         for inbox, directory in place.inside:
             inbox.lose("path-too-long", directory)
 
@@ -204,68 +309,19 @@ class DeviceWatch:
         """Return what the directory with this handle is to us; None when it is gone."""
         place = self._places.get(handle)
         if place is None:
-            place = self._resolve(handle)
-            if place is not None:
-                if len(self._places) >= _CACHE_MAX:
-                    self._places.clear()
-                self._places[handle] = place
+            paths = self._answer.paths[handle]
+            if not paths:
+                return None
+            place = self._places[handle] = _Place()
+            for subscription in self.subscriptions:
+                if subscription.mount in paths:
+                    _relate(place, subscription, paths[subscription.mount])
         return place
 
-    def _resolve(self, handle: bytes) -> _Place | None:
-        paths: dict[Mount, bytes] = {}
-        place = _Place()
-        for subscription in self.subscriptions:
-            mount = subscription.mount
-            if mount not in paths:
-                try:
-                    fd = fanotify.open_handle(self._mount_fd(subscription), handle)
-                except OSError:
-                    continue
-                try:
-                    paths[mount] = fanotify.path_of(fd)
-                except OSError:  # longer than the kernel can say
-                    self._lose_below(fd, mount)
-                    continue
-                finally:
-                    os.close(fd)
-            _relate(place, subscription, paths[mount])
-        return place if paths else None
 
-    def _stat(self, target: bytes) -> os.stat_result | None:
-        for subscription in self.subscriptions:
-            try:
-                fd = fanotify.open_handle(self._mount_fd(subscription), target)
-            except OSError:
-                continue
-            try:
-                return os.fstat(fd)
-            finally:
-                os.close(fd)
-        return None
-
-    def _mount_fd(self, subscription: Subscription) -> int:
-        """Return a descriptor of the mount, open until the end of this drain. Raises OSError."""
-        mount = subscription.mount
-        fd = self._mount_fds.get(mount)
-        if fd is None:
-            fd = _open_on(mount, subscription.real)
-            self._mount_fds[mount] = fd
-        return fd
-
-
-def _open_on(mount: Mount, real: bytes) -> int:
-    """Return a descriptor of something on this very mount. Raises OSError."""
-    for path in (mount.point, real):
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:
-            if path == real:
-                raise
-            continue
-        if fanotify.mount_id(fd) == mount.id:
-            return fd
-        os.close(fd)  # something else was mounted over it
-    raise OSError("the file system is no longer mounted here")
+def _is_nameless(event: fanotify.Event) -> bool:
+    """Say whether a file was made without a name; linked later it is "#" and its number."""
+    return not event.places or event.places[0][1].startswith(b"#")
 
 
 def _relate(place: _Place, subscription: Subscription, path: bytes) -> None:

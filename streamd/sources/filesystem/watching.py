@@ -110,11 +110,14 @@ class WatchSession:
         await self._follow_mounts()
         while True:
             instants = self._drain()
-            if None not in instants:
-                self._drained_us = max(self._drained_us, min(filter(None, instants)))
+            known = [instant for instant in instants if instant is not None]
+            if len(known) == len(instants):
+                self._drained_us = max(self._drained_us, min(known))
                 break
             if self._inbox.depth >= _PATHS_MAX:
                 break
+            if not await self._shared.answered(self._inbox, _IDLE_SECONDS):
+                break  # one of several may hang: what there is of the others goes on
             await asyncio.sleep(0)
         return self._inbox.take(self._drained_us)
 

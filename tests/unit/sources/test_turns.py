@@ -33,7 +33,8 @@ class Busy:
 def watch_with(reads: int) -> tuple[DeviceWatch, Busy, SlowClock]:
     clock = SlowClock()
     watch = object.__new__(DeviceWatch)
-    watch.subscriptions, watch._clock, watch._ignored_pid, watch._mount_fds = [], clock, 1, {}
+    watch.subscriptions, watch._clock, watch._ignored_pid, watch._asked = [], clock, 1, []
+    watch._places, watch._lonely = {}, set()
     watch.group = Busy(reads, clock)
     return watch, watch.group, clock
 
