@@ -15,6 +15,7 @@ from streamd.daemon import control
 from streamd.daemon.compose import earlier_of, of_record
 from streamd.daemon.host import open_host
 from streamd.daemon.meters import Meters
+from streamd.daemon.oneshot import sending
 from streamd.daemon.status import path_texts
 from streamd.daemon.verification import known_sizes, stored_names, verify_host
 from streamd.effects import SystemClock, SystemEntropy
@@ -140,7 +141,10 @@ async def _heal_here(
 ) -> VerifyFacts:
     """Heal in this process; the lock on the state directory keeps a daemon from starting."""
     clock, entropy = SystemClock(), SystemEntropy()
-    async with open_host(config, clock=clock, entropy=entropy, meters=Meters()) as host:
+    async with (
+        open_host(config, clock=clock, entropy=entropy, meters=Meters()) as host,
+        sending(host),
+    ):
         report = await verify_host(host, level, heal=True, seed=seed, draws=frames)
     return verify_facts(report)
 

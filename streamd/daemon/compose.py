@@ -7,18 +7,26 @@ everything is durable there first, and the uploader copies it. Readers look ther
 
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from streamd.config.model import Config
 from streamd.daemon.credentials import access_of, credential_files
 from streamd.daemon.uplink_meters import silent
 from streamd.effects import Clock, Entropy, SystemClock, SystemEntropy
-from streamd.errors import ConfigInvalid, KeyFileInvalid, SecretUnreadable, StreamdError
+from streamd.errors import (
+    ConfigInvalid,
+    KeyFileInvalid,
+    KeyRejected,
+    SecretUnreadable,
+    StreamdError,
+    VaultMissing,
+)
 from streamd.format.keys import HostKey, decode_host_key
 from streamd.format.layout import CONFIG_PREFIX, parse_pack_name
+from streamd.observe.logging import get_logger
 from streamd.policy.backoff import Backoff
 from streamd.storage.azure_examine import Asking
 from streamd.storage.azure_observer import RequestObserver
@@ -32,12 +40,17 @@ from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
 from streamd.storage.uplink import CredentialObserver, Uplink
 from streamd.storage.versions import TRIED_MAX, EarlierVersions, VersionedBlobStore
+from streamd.vault.parallel import OBJECT_FAULTS
 from streamd.vault.vault import Vault, no_other_layer, open_vault
 
 READ_GIVE_UP_SECONDS: Final = 30.0
 _KEY_FILE_SIZE_MAX: Final = 1 << 20
 _CONTROL_PREFIXES: Final = ("README.txt", "k/", "v/", "w/")
 _OTHERS: Final = 0o077
+_ROT: Final = (*OBJECT_FAULTS, VaultMissing, KeyRejected)  # what rotten control objects lead to
+_LOG: Final = get_logger("storage")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,8 +217,37 @@ async def open_vault_of(config: Config, stores: Stores) -> Vault:
     if not [True async for _ in stores.local.scan(CONFIG_PREFIX)]:
         await open_vault(stores.remote, host_key, url=url)  # raises before anything is copied
         await copy_control_objects(stores.remote, stores.local)
-    opened = await open_vault(stores.local, host_key, url=url)
+    opened = await past_rot(
+        stores.local, stores.remote, lambda store: open_vault(store, host_key, url=url)
+    )
     return minding_layers(replace(opened, store=stores.reading))
+
+
+async def past_rot(
+    store: BlobStore, behind: BlobStore | None, work: Callable[[BlobStore], Awaitable[T]]
+) -> T:
+    """Return what `work` makes of the objects that open a vault; if it cannot, of those `behind`.
+
+    Raises what `work` raises.
+    """
+    try:
+        return await work(store)
+    except _ROT as error:
+        if behind is None:
+            raise
+        found = await work(behind)
+        _LOG.warning(
+            "local-control-objects-damaged",
+            what=str(error),
+            remedy="they were read from the container: move k/, v/ and w/ of the local copy away,"
+            " and they are copied anew at the next start",
+        )
+        return found
+
+
+def behind(store: BlobStore) -> BlobStore | None:
+    """Return the vault of record, if `store` has a copy in front of it."""
+    return store.remote if isinstance(store, LayeredBlobStore) else None
 
 
 def minding_layers(vault: Vault) -> Vault:

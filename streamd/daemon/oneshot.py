@@ -1,8 +1,9 @@
-"""One capture without the daemon: what `streamd capture` does."""
+"""One job without the daemon: what `streamd capture` does, and sending what another one puts."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from streamd.catalog import dirty
@@ -65,10 +66,7 @@ async def capture(
         marks = [Mark(label or "held", "crash", hold_until)] if label or hold_seconds else []
         async with asyncio.TaskGroup() as group:
             helpers = [group.create_task(_show(protections, meters, progress), name="progress")]
-            if host.uploader is not None:
-                helpers.append(group.create_task(host.uploader.run(), name="upload"))
-                helpers.append(group.create_task(host.traffic.run(), name="traffic"))
-                helpers.append(group.create_task(host.adapting.run(), name="adapting"))
+            helpers += _start_senders(host, group)
             async with asyncio.TaskGroup() as capturing:
                 capturing.create_task(host.pipeline.run(), name="pipeline")
                 capturing.create_task(_run(host, protections, marks), name="capture")
@@ -88,6 +86,28 @@ async def capture(
         meters.source_bytes,
         meters.stored_bytes,
     )
+
+
+@asynccontextmanager
+async def sending(host: Host) -> AsyncIterator[None]:
+    """Have what is put inside sent to the container, if there is one. Raises what `finish` does."""
+    async with asyncio.TaskGroup() as group:
+        helpers = _start_senders(host, group)
+        yield
+        if host.uploader is not None:
+            await host.uploader.finish()
+        for helper in helpers:
+            helper.cancel()
+
+
+def _start_senders(host: Host, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+    if host.uploader is None:
+        return []
+    return [
+        group.create_task(host.uploader.run(), name="upload"),
+        group.create_task(host.traffic.run(), name="traffic"),
+        group.create_task(host.adapting.run(), name="adapting"),
+    ]
 
 
 async def _run(host: Host, protections: list[Protection], marks: list[Mark]) -> None:

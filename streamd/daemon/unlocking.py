@@ -7,7 +7,7 @@ when it ends. Nothing here writes a key to a disk.
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -15,10 +15,12 @@ import msgspec
 from streamd.config.model import Config
 from streamd.config.private_files import read_private
 from streamd.daemon.compose import (
+    behind,
     load_host_key,
     minding_layers,
     open_reading_store,
     open_vault_for_reading,
+    past_rot,
 )
 from streamd.errors import KeyFileInvalid, KitInvalid, NotFound, SecretUnreadable, SecretUnusable
 from streamd.format import keys
@@ -146,11 +148,18 @@ async def open_vault_unlocked(
         async with open_vault_for_reading(config, receiving=receiving) as vault:
             yield vault
         return
+    url = config.vault.url
     store = open_reading_store(config, receiving=receiving)
+
+    async def opened(where: BlobStore) -> Vault:
+        unlocked = await unlock(where, secret, kit=kit, url=url)
+        host_key = await reading_key(where, unlocked, config.vault.key_file, offer.host)
+        return await open_vault(where, host_key, url=url)
+
     try:
-        unlocked = await unlock_with(store, offer, config.vault.url)
-        host_key = await reading_key(store, unlocked, config.vault.key_file, offer.host)
-        yield minding_layers(await open_vault(store, host_key, url=config.vault.url))
+        secret, kit = read_offer(offer)
+        vault = await past_rot(store, behind(store), opened)
+        yield minding_layers(replace(vault, store=store))
     finally:
         await store.aclose()
 

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FIRST_LOOK_SECONDS: Final = 300.0  # after the start: let protection come first
 LOOK_SECONDS: Final = 60.0
+ARRIVE_SECONDS: Final = 120.0  # for what was healed to be sent; then it is not looked at again
 _THREADS: Final = 2
 _NICE: Final = 19
 _SEED_BYTES: Final = 4
@@ -156,7 +157,10 @@ async def verify_host(
     seed: int | None = None,
     draws: int | None = None,
 ) -> "VerifyReport":
-    """Verify the vault of record of an open host, and heal if asked to."""
+    """Verify the vault of record of an open host, and heal if asked to.
+
+    Who heals with a container has its uploader running.
+    """
     from streamd.daemon.upkeep import site_of
     from streamd.maintenance.heal import Healer, heal_all, read_bad_frames
     from streamd.maintenance.verify import Verifier
@@ -189,7 +193,13 @@ async def verify_host(
     site = site_of(host)
     await site.finish_puts()
     healer = partial(Healer, site, record, copies, host.stores.earlier)
-    return await heal_all(healer, report, look)
+
+    async def arrived(numbers: Sequence[int]) -> bool:
+        if host.uploader is not None:
+            host.uploader.wake()
+        return await site.are_durable(numbers, patience_seconds=ARRIVE_SECONDS)
+
+    return await heal_all(healer, report, look, arrived)
 
 
 def intervals_of(config: VerifyConfig) -> Mapping[str, float]:

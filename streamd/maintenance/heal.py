@@ -40,6 +40,7 @@ from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.tree_state import decode_version
 from streamd.vault.vault import no_other_layer
 
+WAITS: Final = "what was healed is in the local copy, and not in the container yet"
 _LOG: Final = get_logger("heal")
 _BAD_FRAMES: Final = "bad_frames"  # in table meta: frames that nothing may be counted on
 _BAD_FRAMES_MAX: Final = 100_000
@@ -65,17 +66,23 @@ async def heal_all(
     healer: Callable[[], "Healer"],
     report: VerifyReport,
     verify: Callable[[], Awaitable[VerifyReport]],
+    arrived: Callable[[Sequence[int]], Awaitable[bool]],
 ) -> VerifyReport:
     """Heal what a verification found, verify again, and so on while that helps.
 
     A chunk list that was healed may name more that is missing. The report returned is that of the
-    last look, with the damage that any of them found.
+    last look, with the damage that any of them found. `arrived` says whether what was put is in the
+    vault of record: looked at before, everything would be missing still, and be healed again.
     """
     damage, healed = report.damage, 0
     for _ in range(LEVELS_MAX + 1):
-        await healer().run(report)
+        one = healer()
+        await one.run(report)
         healed += report.healed_count
-        if not report.healed_count:
+        if not one.put:
+            break
+        if not await arrived(one.put):
+            report.notes.append(WAITS)
             break
         report = await verify()
     report.damage = list(dict.fromkeys([*damage, *report.damage]))
@@ -104,6 +111,7 @@ class Healer:
         self._wanted: set[bytes] = set()
         self._found = {Role.DATA: _Found(), Role.META: _Found()}
         self._healed = 0
+        self.put: list[int] = []  # objects, by their number in the catalog
 
     async def run(self, report: VerifyReport) -> None:
         """Heal; `healed_count` and `lost_count` of the report say what came of it."""
@@ -138,7 +146,8 @@ class Healer:
                     await in_thread(partial(prove, self._site.vault, name, await store.get(name)))
                 except OBJECT_FAULTS:
                     continue
-                await self._site.catalog.write(_send_again, name)
+                number = await self._site.catalog.write(_send_again, name)
+                self.put += [] if number is None else [number]
 
     async def _is_there(self, name: BlobName) -> bool:
         """Whether the vault of record has an object: what it has cannot be put again."""
@@ -181,6 +190,7 @@ class Healer:
         batch = sealer.finish()
         encoded = await in_thread(partial(self._site.writer.encode_pack, [batch], role))
         number = await self._site.publish_pack(encoded)
+        self.put.append(number)
         await self._site.catalog.write(_move_here, number, list(found.chunks))
         self._healed += len(found.chunks)
 
@@ -300,11 +310,12 @@ def _groups(chunks: dict[bytes, bytes]) -> Iterator[list[bytes]]:
         yield group
 
 
-def _send_again(connection: sqlite3.Connection, name: str) -> None:
-    connection.execute(
-        "UPDATE object SET state = ? WHERE name = ? AND state = ?",
+def _send_again(connection: sqlite3.Connection, name: str) -> int | None:
+    row = connection.execute(
+        "UPDATE object SET state = ? WHERE name = ? AND state = ? RETURNING number",
         (int(ObjectState.LOCAL), name, int(ObjectState.VAULT)),
-    )
+    ).fetchone()
+    return None if row is None else int(row[0])
 
 
 def _move_here(connection: sqlite3.Connection, number: int, ids: Sequence[bytes]) -> None:

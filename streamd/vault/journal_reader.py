@@ -199,25 +199,35 @@ class JournalReader:
 
     def _head_of(self, row: SegmentRow, parsed: Envelope) -> SegmentHead:
         header = parsed.header
+        size_bytes = max(row.size_bytes, len(parsed.data))  # a row of what is cut off says less
         sources = tuple(SourceId(source) for source in header.src)
         return SegmentHead(
-            self.writer, row.position, header.t, header.t1, sources, row.size_bytes, row.name
+            self.writer, row.position, header.t, header.t1, sources, size_bytes, row.name
         )
 
     async def _read_head(self, row: SegmentRow) -> Envelope:
-        data = await self._beginning(row, HEAD_GUESS)
+        return await from_either(self._vault, row.name, partial(self._head_in, row))
+
+    async def _head_in(self, row: SegmentRow, *, is_again: bool) -> Envelope:
+        data = await self._beginning(row, HEAD_GUESS, is_again=is_again)
         end = envelope.header_end(data)
         if end > len(data):
-            data = await self._beginning(row, end)
+            data = await self._beginning(row, end, is_again=is_again)
         parsed = envelope.parse(data, Kind.SEGMENT)
         self._check_identity(parsed, row)
         return parsed
 
     async def _read_records(self, row: SegmentRow) -> tuple[Envelope, list[Record]]:
-        parsed = await self._read_head(row)
+        return await from_either(self._vault, row.name, partial(self._records_in, row))
+
+    async def _records_in(
+        self, row: SegmentRow, *, is_again: bool
+    ) -> tuple[Envelope, list[Record]]:
+        parsed = await self._head_in(row, is_again=is_again)
         section = parsed.section("j")
         if section is not None and section.offset + section.size > len(parsed.data):
-            data = await self._beginning(row, section.offset + section.size)
+            end = section.offset + section.size
+            data = await self._beginning(row, end, is_again=is_again)
             parsed = envelope.parse(data, Kind.SEGMENT)
         unverified = Segment(
             position=row.position,
@@ -231,7 +241,9 @@ class JournalReader:
         )
         return parsed, unverified.records(self._vault.keys.secret_for)
 
-    async def _beginning(self, row: SegmentRow, size: int) -> bytes:
+    async def _beginning(self, row: SegmentRow, size: int, *, is_again: bool) -> bytes:
+        if is_again:  # the row may have the size of what was wrong
+            return await self._vault.store.get(row.name)
         size = min(size, row.size_bytes)
         if size < HEADER_AT:
             raise VaultDamaged("the object is cut off")

@@ -11,6 +11,7 @@ from streamd.storage.layered import LayeredBlobStore
 from streamd.storage.local import LocalBlobStore
 from streamd.storage.memory import MemoryBlobStore
 from streamd.storage.port import BlobName
+from streamd.vault.state_reader import StateReader
 from streamd.vault.vault import Vault
 
 HURTS = {
@@ -77,6 +78,32 @@ async def test_a_bad_local_object_of_any_kind_is_read_from_the_container(
         assert content_of(out / "later") == noise(5000, 9)
         path.write_bytes(whole)
     assert layers.store.local_bytes_read > 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hurt", HURTS)
+async def test_a_source_is_found_and_listed_although_its_local_journal_is_rotten(
+    tmp_path, hurt
+) -> None:
+    rng = random.Random(hurt)
+    builder, web = await vault_with_tree(tmp_path, packed=False)
+    web.file(b"/srv/www/later", noise(5000, 9))
+    await builder.commit(packed=False)
+    layers = Layers(builder, tmp_path)
+    await layers.upload()
+    layers.open()
+    reader = StateReader(builder.vault)
+    source = await reader.find_source("web")
+    sound = [item async for item in reader.changes("web", 0, 1 << 62)]
+    for name in await layers.names():
+        if "/j/" in name:
+            path = layers.root / name
+            whole = path.read_bytes()  # its beginning is what listings read
+            path.write_bytes(HURTS[hurt](whole[:60], rng) + (whole[60:] if len(hurt) > 4 else b""))
+    layers.open()
+    reader = StateReader(builder.vault)
+    assert await reader.find_source("web") == source
+    assert [item async for item in reader.changes("web", 0, 1 << 62)] == sound
 
 
 @pytest.mark.asyncio

@@ -185,9 +185,7 @@ async def test_a_look_up_that_hangs_is_said(tree, slow, monkeypatch, capsys):
     assert "watch-waits" in "".join(capsys.readouterr())
 
 
-async def test_the_end_does_not_wait_for_what_hangs_and_says_what_is_lost(
-    tree, slow, monkeypatch
-):
+async def test_the_end_does_not_wait_for_what_hangs_and_says_what_is_lost(tree, slow, monkeypatch):
     monkeypatch.setattr(mountwatch, "_LAST_SECONDS", 0.3)
     shared = watch_with(slow.look_up)
     batches = make_source(tree, mount_watch=shared).watch()
