@@ -11,7 +11,7 @@ A run is an accelerator: the segments that it covers say the same, and a reader 
 comes to the same results.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -90,36 +90,41 @@ _ROOT: Final = msgspec.msgpack.Decoder(HistoryRoot)
 _PAGE: Final = msgspec.msgpack.Decoder(list[HistoryRow])
 
 
-def split_pages(rows: Sequence[HistoryRow]) -> Iterator[Sequence[HistoryRow]]:
+def split_pages(rows: Iterable[HistoryRow]) -> Iterator[list[HistoryRow]]:
     """Cut sorted rows into pages."""
-    start, size = 0, 0
-    for index, row in enumerate(rows):
+    part: list[HistoryRow] = []
+    size = 0
+    for row in rows:
         row_size = len(row.key) + len(row.value)
-        if index > start and size + row_size > PAGE_BYTES:
-            yield rows[start:index]
-            start, size = index, 0
+        if part and size + row_size > PAGE_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(row)
         size += row_size
-    if start < len(rows):
-        yield rows[start:]
+    if part:
+        yield part
 
 
 def encode_run(
     root: HistoryRoot,
-    rows: Sequence[HistoryRow],
+    rows: Iterable[HistoryRow],
     *,
     keys: KeyChain,
     meta: Session,
     signer: Signer,
     entropy: Entropy,
 ) -> EncodedObject:
-    """Return a run's object; the pages of `root` are filled in from `rows`, which are sorted."""
-    parts = list(split_pages(rows))
-    assert len(parts) <= PAGES_MAX
-    pages = tuple(HistoryPage(part[0].key, len(part)) for part in parts)
-    body = msgspec.msgpack.encode(msgspec.structs.replace(root, pages=pages))
-    drafts = [SectionDraft(_ROOT_TAG, (body,), 0)]
-    for number, part in enumerate(parts):
-        drafts.append(SectionDraft(str(number), (msgspec.msgpack.encode(part),), 0))
+    """Return a run's object; the pages of `root` are filled in from `rows`, which are sorted.
+
+    Of the rows one page's are held at a time.
+    """
+    pages, sections = list[HistoryPage](), list[SectionDraft]()
+    for number, part in enumerate(split_pages(rows)):
+        pages.append(HistoryPage(part[0].key, len(part)))
+        sections.append(SectionDraft(str(number), (msgspec.msgpack.encode(part),), 0))
+    assert len(pages) <= PAGES_MAX
+    body = msgspec.msgpack.encode(msgspec.structs.replace(root, pages=tuple(pages)))
+    drafts = [SectionDraft(_ROOT_TAG, (body,), 0), *sections]
     header = Header(
         v=keys.vault,
         d=keys.domain,

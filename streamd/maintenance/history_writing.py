@@ -6,13 +6,10 @@ since its start, for of that it still has the session keys.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Final
-
-import msgspec
-from msgspec import field
 
 from streamd.catalog.db import get_bytes, put_value
 from streamd.errors import KeyRejected, VaultDamaged
@@ -27,56 +24,16 @@ from streamd.format.history_run import (
 from streamd.format.layout import JournalPosition
 from streamd.format.segment import Segment
 from streamd.maintenance.site import Site
+from streamd.maintenance.stretch import HOUR_US, Stretch
 from streamd.model.ids import SourceId
-from streamd.model.record import Op, Record
+from streamd.model.record import Record
 from streamd.vault.history_reader import HistoryReader, ListedRun
 from streamd.vault.journal_reader import JournalReader, SegmentRow, follows
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
-from streamd.vault.record_reader import of_source
 
-RECORDS_DUE: Final = 65_536
-HOUR_US: Final = 3_600_000_000
 DAY_US: Final = 24 * HOUR_US
 MERGE_MIN: Final = 2  # fewer runs of a day are left as they are
 _THROUGH: Final = "history_through"  # in table meta: the last segment that runs cover
-_KEPT_OPS: Final = frozenset({Op.SET, Op.DEL, Op.MARK, Op.GAP, Op.RESET})
-
-
-class _Stretch(msgspec.Struct):
-    """Segments read and not yet written as runs."""
-
-    first: Segment | None = None
-    last: Segment | None = None
-    rows: dict[SourceId, list[HistoryRow]] = field(default_factory=dict)
-    record_count: int = 0
-    size: int = 0
-
-    def add(self, segment: Segment, records: Sequence[Record]) -> None:
-        """Take one more segment."""
-        self.first = self.first or segment
-        self.last = segment
-        for number, source in enumerate(segment.sources):
-            for record in of_source(records, number):
-                if record.op not in _KEPT_OPS:
-                    continue
-                rows = self.rows.setdefault(source, [])
-                at_us, key = segment.start_us + record.dt_us, record.key
-                if record.op not in (Op.SET, Op.DEL):
-                    key = b""
-                rows.append(HistoryRow(key, len(rows), at_us, int(record.op), record.value))
-                self.record_count += 1
-                self.size += len(key) + len(record.value)
-
-    def has_room_for(self, size: int, count: int) -> bool:
-        """Whether that many bytes and records more still fit into a run."""
-        return self.size + size <= RUN_BYTES_MAX and self.record_count + count <= RUN_RECORDS_MAX
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is long enough to be written."""
-        if self.first is None or self.last is None:
-            return False
-        return self.record_count >= RECORDS_DUE or self.last.end_us - self.first.start_us >= HOUR_US
 
 
 async def write_history(site: Site) -> int:
@@ -86,27 +43,35 @@ async def write_history(site: Site) -> int:
     if through is None:
         through = await _covered_through(site)
     rows = [row for row in await journal.list_segments() if row.position > through]
-    stretch, written, last = _Stretch(), 0, through
+    with Stretch() as stretch:
+        return await _write_stretches(site, journal, rows, stretch, through)
+
+
+async def _write_stretches(
+    site: Site,
+    journal: JournalReader,
+    rows: Sequence[SegmentRow],
+    stretch: Stretch,
+    last: JournalPosition,
+) -> int:
+    written = 0
     for row in rows:
         if stretch.last is not None and not follows(row.position, last):
-            stretch = _Stretch()  # behind a hole another stretch begins
+            stretch.clear()  # behind a hole another stretch begins
         last = row.position
         try:
             segment, records = await _read(site, journal, row)
         except (KeyRejected, *OBJECT_FAULTS):
             written += await _flush(site, stretch)
-            stretch = _Stretch()
             continue
         size = sum(len(record.key) + len(record.value) for record in records)
         if not stretch.has_room_for(size, len(records)):
             written += await _flush(site, stretch)
-            stretch = _Stretch()
             if not stretch.has_room_for(size, len(records)):
                 continue  # this one alone is too much for a run: it stays a segment
-        stretch.add(segment, records)
+        await in_thread(partial(stretch.add, segment, records))
         if stretch.is_due:
             written += await _flush(site, stretch)
-            stretch = _Stretch()
     return written
 
 
@@ -117,22 +82,24 @@ async def _read(
     return segment, await in_thread(partial(segment.records, site.vault.keys.secret_for))
 
 
-async def _flush(site: Site, stretch: _Stretch) -> int:
-    """Write a run for each source in a stretch, and remember how far they reach."""
+async def _flush(site: Site, stretch: Stretch) -> int:
+    """Write a run for each source in a stretch, remember how far they reach, and begin another."""
     if stretch.first is None or stretch.last is None:
         return 0
     first, last = stretch.first, stretch.last
     cover = Cover(site.vault.keys.writer, *first.position, *last.position, last.hash)
-    for source, rows in sorted(stretch.rows.items()):
+    sources = stretch.sources
+    for source in sources:
         root = HistoryRoot(source, 1, first.start_us, last.end_us, cover, ())
-        await _publish(site, root, rows)
+        await _publish(site, root, stretch.rows(source))
     await site.catalog.write(_write_through, last.position)
-    return len(stretch.rows)
+    stretch.clear()
+    return len(sources)
 
 
-async def _publish(site: Site, root: HistoryRoot, rows: list[HistoryRow]) -> None:
-    ordered = sorted(rows, key=lambda row: (row.key, row.number))
-    encoded = await in_thread(partial(site.writer.encode_history, root, ordered))
+async def _publish(site: Site, root: HistoryRoot, rows: Iterable[HistoryRow]) -> None:
+    """Put a run of sorted rows."""
+    encoded = await in_thread(partial(site.writer.encode_history, root, rows))
     await site.publish(Kind.HISTORY, encoded)
 
 
@@ -205,7 +172,9 @@ async def _merge(site: Site, reader: HistoryReader, runs: Sequence[ListedRun]) -
     written = 0
     for group in groups:
         if len(group) >= MERGE_MIN:
-            await _publish(site, *_merged(group))
+            root, rows = _merged(group)
+            rows.sort(key=lambda row: (row.key, row.number))
+            await _publish(site, root, rows)
             written += 1
     return written
 

@@ -5,7 +5,7 @@ catalog before it is put. Session keys are replaced after a day, and at once whe
 key pairs. Threads may share a writer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from threading import Lock
 
 from streamd.effects import MICROSECONDS, Clock, Entropy
@@ -89,7 +89,7 @@ class VaultWriter:
             entropy=self._entropy,
         )
 
-    def encode_history(self, root: HistoryRoot, rows: Sequence[HistoryRow]) -> EncodedObject:
+    def encode_history(self, root: HistoryRoot, rows: Iterable[HistoryRow]) -> EncodedObject:
         """Return a history run of sorted rows."""
         return history_run.encode_run(
             root,

@@ -249,9 +249,9 @@ def test_half_an_hour_of_trouble_loses_nothing_and_leaks_nothing(
             daemon.stop()
             for name in ("local", "state"):
                 shutil.rmtree(daemon.workdir / name)
-            judge(server, trouble, samples)
             restore_patiently(daemon, tmp_path / "final", "now")
             assert difference(expected, listing(tmp_path / "final")) == []
+            judge(server, trouble, samples)
         own.run(server.stop())
 
 
@@ -261,8 +261,13 @@ def judge(server: BlobServer, trouble: Trouble, samples: Samples) -> None:
     early, late = between(samples.resident, 0.3, 0.45), between(samples.resident, 0.85, 1.0)
     growth = statistics.median(late) / statistics.median(early) - 1
     first, last = between(samples.descriptors, 0.3, 0.6), between(samples.descriptors, 0.7, 1.0)
+    tenths = [
+        f"{statistics.median(between(samples.resident, step / 10, (step + 1) / 10)):.0f}"
+        for step in range(10)
+    ]
+    print(f"\nRSS in each tenth: {' '.join(tenths)} MiB, at most {max(samples.resident):.0f}")
     print(
-        f"\n{len(trouble.seen)} faults in {SECONDS:.0f} s, RSS {statistics.median(early):.0f} MiB →"
+        f"{len(trouble.seen)} faults in {SECONDS:.0f} s, RSS {statistics.median(early):.0f} MiB →"
         f" {statistics.median(late):.0f} MiB ({growth:+.1%}), descriptors"
         f" {statistics.median(first):.0f} → {statistics.median(last):.0f}, capture at most"
         f" {samples.worst_lag_seconds:.1f} s behind,"

@@ -23,7 +23,7 @@ from streamd.sources.filesystem.mounts import Mount
 from streamd.sources.filesystem.scope import below, join
 
 _TURN_SECONDS: Final = 0.05  # then everybody else is due
-_CACHE_MAX: Final = 50_000
+_CACHE_MAX: Final = 20_000  # some 150 bytes each; of a busy file system this is always full
 _SLOW_SECONDS: Final = 5.0  # to look handles up; then it is said
 _LOG: Final = get_logger("watch")
 
@@ -51,6 +51,9 @@ class _Place:
 
     inside: list[tuple[Inbox, bytes]] = field(default_factory=list)
     towards: dict[bytes, list[tuple[Inbox, bytes]]] = field(default_factory=dict)
+
+
+_ELSEWHERE: Final = _Place()
 
 
 class DeviceWatch:
@@ -312,10 +315,13 @@ class DeviceWatch:
             paths = self._answer.paths[handle]
             if not paths:
                 return None
-            place = self._places[handle] = _Place()
+            place = _Place()
             for subscription in self.subscriptions:
                 if subscription.mount in paths:
                     _relate(place, subscription, paths[subscription.mount])
+            if not (place.inside or place.towards):
+                place = _ELSEWHERE  # most are, on a file system where others work
+            self._places[handle] = place
         return place
 
 

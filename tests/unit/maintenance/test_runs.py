@@ -10,7 +10,7 @@ from unit.maintenance.smallhost import DAY_US, HOUR_US, SmallHost
 from streamd.errors import KeyRejected
 from streamd.format import index_run, layout
 from streamd.format.keys import KeyChain
-from streamd.maintenance import expire, history_writing, index_writing, runs
+from streamd.maintenance import expire, history_writing, index_writing, runs, stretch
 from streamd.maintenance.runs import keep_runs
 from streamd.maintenance.verify import Verifier
 from streamd.maintenance.verify_report import Level
@@ -150,12 +150,13 @@ async def test_a_day_that_is_over_becomes_one_run(host) -> None:
 @pytest.mark.asyncio
 async def test_runs_beyond_the_size_of_one_are_several(host, monkeypatch) -> None:
     monkeypatch.setattr(history_writing, "RUN_BYTES_MAX", 3000)
+    monkeypatch.setattr(stretch, "RUN_BYTES_MAX", 3000)
     await busy(host, hours=14)
     await keep_runs(host.site, host.store)
     host.clock.us += 2 * DAY_US
     await keep_runs(host.site, host.store)
     assert await told(host.vault, "web") == await told(without_runs(host), "web")
-    monkeypatch.setattr(history_writing, "RUN_BYTES_MAX", 10)
+    monkeypatch.setattr(stretch, "RUN_BYTES_MAX", 10)
     await busy(host, hours=3, seed=6)
     assert (await keep_runs(host.site, host.store)).history_runs == 0  # none may be so small
     assert await told(host.vault, "web") == await told(without_runs(host), "web")
