@@ -314,7 +314,10 @@ class PolicyConfig(Table):
     monthly: int = setting(COUNT, 0, "The last point of each of so many months.")
     yearly: int = setting(COUNT, 0, "The last point of each of so many years.")
     keep_deleted_seconds: int = setting(
-        SECONDS, 0, "Keep the last version of a deleted file at least so long.", key="keep_deleted"
+        SECONDS,
+        0,
+        "Accepted, and not acted on yet: keep the last version of a deleted file at least so long.",
+        key="keep_deleted",
     )
 
 

@@ -52,18 +52,22 @@ def disk(request, tmp_path):
         subprocess.run(["umount", "-l", point], check=True)
 
 
-@pytest.fixture
-def short_queue():
-    """Queues so short that a stopped daemon loses events; groups made from now on have them."""
+def start(daemon: Daemon) -> None:
+    """Start it with a queue so short that it loses events when stopped.
+
+    The setting is the whole machine's, and counts when a group is made: only daemons of others that
+    start in this second get it, too.
+    """
     before = QUEUE_FILE.read_text()
     QUEUE_FILE.write_text(str(QUEUE))
-    yield
-    QUEUE_FILE.write_text(before)
+    try:
+        daemon.start()
+    finally:
+        QUEUE_FILE.write_text(before)
 
 
 @pytest.mark.slow
 @pytest.mark.root
-@pytest.mark.usefixtures("short_queue")
 @pytest.mark.timeout(OPERATIONS / 20 + 600)
 def test_after_any_chaos_the_vault_holds_what_is_there(disk, tmp_path) -> None:
     tree = disk / "tree"
@@ -73,7 +77,7 @@ def test_after_any_chaos_the_vault_holds_what_is_there(disk, tmp_path) -> None:
     stood: dict[int, dict] = {}
     with Daemon(tmp_path / "streamd", tree, rpo="2s") as daemon:
         daemon.init()
-        daemon.start()
+        start(daemon)
         for begun in range(0, OPERATIONS, BURST):
             torment(daemon, chaos, rng, min(BURST, OPERATIONS - begun))
             if begun + BURST >= OPERATIONS or (len(stood) < KEPT_MAX and rng.random() < 0.5):
@@ -101,11 +105,11 @@ def torment(daemon: Daemon, chaos: Chaos, rng: random.Random, count: int) -> Non
     if what == "term":
         daemon.stop()
         chaos.run(count // 8)
-        daemon.start()
+        start(daemon)
     elif what == "kill":
         daemon.kill()
         chaos.run(count // 8)
-        daemon.start()
+        start(daemon)
     elif what == "overflow":
         assert daemon.process is not None
         daemon.process.send_signal(signal.SIGSTOP)

@@ -78,9 +78,14 @@ def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) 
         daemon.start()
         daemon.wait_protected()
         (tmp_path / "broken").touch()
-        (daemon.tree / "f").write_text("second")
+        (daemon.tree / "g").touch()  # a cut whose hook succeeded before may still be under way
         until = time.monotonic() + 60
         while not daemon.facts("problems", codes=(0, 3))["problems"]:
+            assert time.monotonic() < until, daemon.log_tail()
+            time.sleep(0.2)
+        (daemon.tree / "f").write_text("second")
+        refused = hook_runs(daemon)["before_capture", "failed"]
+        while hook_runs(daemon)["before_capture", "failed"] == refused:
             assert time.monotonic() < until, daemon.log_tail()
             time.sleep(0.2)
         assert daemon.command("cat", "tree:f") == "first"
