@@ -26,7 +26,7 @@ QUICK  := not slow and not azurite and not root and not systemd and not promethe
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
-$(STAMP): requirements.lock pyproject.toml setup.py scripts/setup.sh streamd/sources/filesystem/bulk.c
+$(STAMP): requirements.lock pyproject.toml setup.py scripts/setup.sh streamd/sources/filesystem/bulk.c streamd/format/batch.c
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh
 	touch $@
 

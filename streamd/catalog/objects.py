@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from streamd.catalog.rows import insert_rows
+
 _IN_MAX = 500
 
 
@@ -206,9 +208,8 @@ def find_chunks(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[by
 
 def add_chunks(connection: sqlite3.Connection, number: int, ids: Iterable[bytes]) -> None:
     """Remember that an object holds these chunks."""
-    connection.executemany(
-        "INSERT OR IGNORE INTO chunk VALUES (?, ?)", [(chunk, number) for chunk in sorted(ids)]
-    )
+    found = [(chunk, number) for chunk in sorted(ids)]
+    insert_rows(connection, "INSERT OR IGNORE INTO chunk", found)
 
 
 def move_chunks(

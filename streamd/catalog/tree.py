@@ -15,7 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from streamd.catalog.lookup import DEPTH_MAX, parts_of
-from streamd.format import state_sum
+from streamd.catalog.rows import insert_rows
+from streamd.format import batch, state_sum
 from streamd.model.entry import Dirent, EntryType, SourceInfo
 from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
@@ -260,8 +261,8 @@ class TreeWriter:
         That is all there is to do in a first capture, so it is made short: there is nothing to
         compare with, and each adds two keys that were not there.
         """
-        state, nameless, count, total = self._state, self._nameless, 0, 0
-        records, term = state.records, state_sum.term
+        state, nameless = self._state, self._nameless
+        new: list[batch.NewFile] = []
         for intent in intents:
             parent, name, fid, stat, version, _, is_fresh, _ = intent
             if not (
@@ -274,20 +275,17 @@ class TreeWriter:
                 and fid not in nameless
             ):
                 break
-            target = (fid, stat.type)  # the fields of a Dirent: the same bytes
-            entries.append((parent, name, *target))
-            existing[parent, name] = target
+            kind = stat[0]
+            entries.append((parent, name, fid, kind))
+            existing[parent, name] = (fid, kind)
             fresh[fid] = intent
-            at, value = dirent_key(Fid(parent) if parent > 0 else ROOT_FID, name), _ENCODE(target)
-            of = version_key(Fid(fid))
-            total += term(at, value) + term(of, version)
-            records.append((_SET, at, value))
-            records.append((_SET, of, version))
-            count += 1
-        state.total += total
-        state.key_count += 2 * count
-        state.more_names += count
-        return count
+            new.append((parent if parent > 0 else ROOT_FID, name, fid, kind, version))
+        records = batch.new_records(_SET, new)
+        state.records += records
+        state.total += int.from_bytes(batch.sum_terms(records), "little")
+        state.key_count += len(records)
+        state.more_names += len(new)
+        return len(new)
 
     def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:
         """Say whether the file of a name-only intent was captured as it was seen under that name.
@@ -371,10 +369,10 @@ class TreeWriter:
     ) -> None:
         """Write what was collected; records are already in order."""
         if fresh:
-            self._connection.executemany(
+            insert_rows(
+                self._connection,
                 "INSERT INTO node (fid, source, type, mode, uid, gid, size, mtime_ns, ctime_ns,"
-                " dev, ino, nlink, rdev, generation, links, again, version)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                " dev, ino, nlink, rdev, generation, links, again, version)",
                 [
                     (
                         fid,
@@ -396,7 +394,7 @@ class TreeWriter:
             )
             links.clear()
         if entries:
-            self._connection.executemany("INSERT INTO dirent VALUES (?,?,?,?)", entries)
+            insert_rows(self._connection, "INSERT INTO dirent", entries)
             entries.clear()
 
     # -- bulk look-ups ---------------------------------------------------------------------------

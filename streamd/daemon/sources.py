@@ -79,6 +79,7 @@ class SourceFactory:
             rules=ExcludeRules(source.exclude),
             cutter=Cutter(self._keys.chunker_seed),
             hasher=self._keys.chunk_id,
+            part_hasher=self._keys.chunk_ids,
             clock=self._clock,
             one_file_system=source.one_file_system,
             exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),

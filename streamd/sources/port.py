@@ -144,6 +144,7 @@ class ReadResult:
     tail_count: int = 0  # pieces at the end that were cut as `ReadRequest.tail` says
     notice: str = ""  # captured, and yet a problem; the reason in `streamd problems`
     detail: str = ""  # what to say about it in the log
+    is_ordinary: bool = False  # a regular file of data only, and all else as above says
 
 
 @dataclass(slots=True)

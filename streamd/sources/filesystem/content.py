@@ -15,6 +15,7 @@ _COARSE_HOLE_MIN: Final = 64 * 1024  # in larger ones a smaller hole is read as 
 _READ_STEP_MAX: Final = 1 << 30
 
 Hasher = Callable[[memoryview], bytes]
+PartHasher = Callable[[memoryview, list[int], list[int]], list[bytes]]  # at these places, so large
 
 
 class Cutter(Protocol):
@@ -34,6 +35,14 @@ class Chunking:
     cutter: Cutter
     hasher: Hasher  # of plaintext to the 32 bytes of a chunk id
     small_file_max: int  # a file up to this size is one chunk
+    part_hasher: PartHasher | None = None  # the same as `hasher`, of many chunks in one call
+
+    def ids(self, arena: memoryview, starts: list[int], sizes: list[int]) -> list[bytes]:
+        """Return the ids of chunks that stand in the arena."""
+        if self.part_hasher is not None:
+            return self.part_hasher(arena, starts, sizes)
+        places = zip(starts, sizes, strict=True)
+        return [self.hasher(arena[start : start + size]) for start, size in places]
 
     def pieces(self, arena: memoryview, start: int, end: int, *, file_size: int) -> list[Piece]:
         """Return the chunks of a whole run of data, at `start` to `end` of the arena."""

@@ -230,7 +230,14 @@ class BatchReader:
         )
         loaded = self._clock.monotonic()
         chunking, arena = self._chunking, self._arena
-        small_max, hasher = chunking.small_file_max, chunking.hasher
+        small_max = chunking.small_file_max
+        whole = [
+            (read[0], expected.size)
+            for expected, read in zip(stats, got, strict=True)
+            if read is not None and 0 < expected.size <= small_max
+        ]
+        ids = chunking.ids(arena, [start for start, _ in whole], [size for _, size in whole])
+        small = iter(ids)
         for at, expected, read in zip(places, stats, got, strict=True):
             if read is None:
                 continue
@@ -239,10 +246,10 @@ class BatchReader:
             end = offset + size
             pieces: Sequence[Piece]
             if 0 < size <= small_max:
-                pieces = (Piece(hasher(arena[offset:end]), offset, size),)
+                pieces = (Piece(next(small), offset, size),)
             else:
                 pieces = chunking.pieces(arena, offset, end, file_size=size)
-            done[at] = ReadResult(_OK, expected, pieces, btime_ns=birth)
+            done[at] = ReadResult(_OK, expected, pieces, btime_ns=birth, is_ordinary=True)
             self._used = end
             self._reserved -= size
         self._read_seconds += loaded - began

@@ -7,7 +7,7 @@ from streamd.effects import Clock
 from streamd.model.host import Identity
 from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
-from streamd.sources.filesystem.content import Chunking, Cutter, Hasher
+from streamd.sources.filesystem.content import Chunking, Cutter, Hasher, PartHasher
 from streamd.sources.filesystem.large import LargeFile
 from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.mountwatch import MountWatch
@@ -34,12 +34,12 @@ BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 class FilesystemSource:
     """Implements `sources.port.Source` for configured paths of this host.
 
-    `hasher` maps content to its 32-byte keyed chunk id. `exclude_if_present` are names that make
-    the directory they are in excluded, but for that name. Regular files larger than
-    `max_file_size` are left out. `ignore_paths` are streamd's own directories. All sources of
-    a process share one `mount_watch`; `watch_modes` are tried in order for each root.
-    `clone_directories` are streamd's own places for clones; without `sqlite_copier` databases are
-    files like others.
+    `hasher` maps content to its 32-byte keyed chunk id, `part_hasher` does it for many parts.
+    `exclude_if_present` are names that make the directory they are in excluded, but for that name.
+    Regular files larger than `max_file_size` are left out. `ignore_paths` are streamd's own
+    directories. All sources of a process share one `mount_watch`; `watch_modes` are tried in order
+    for each root. `clone_directories` are streamd's own places for clones; without `sqlite_copier`
+    databases are files like others.
     """
 
     def __init__(
@@ -50,6 +50,7 @@ class FilesystemSource:
         rules: ExcludeRules,
         cutter: Cutter,
         hasher: Hasher,
+        part_hasher: PartHasher | None = None,
         clock: Clock,
         one_file_system: bool = False,
         exclude_if_present: tuple[bytes, ...] = (),
@@ -74,7 +75,7 @@ class FilesystemSource:
             max_file_size=max_file_size,
             answering=self._answering,
         )
-        self._chunking = Chunking(cutter, hasher, small_file_max)
+        self._chunking = Chunking(cutter, hasher, small_file_max, part_hasher)
         self._pool = ArenaPool(batch_bytes_max + SLACK)
         self._batch_bytes_max = batch_bytes_max
         self._one_file_system = one_file_system

@@ -1,0 +1,17 @@
+from collections.abc import Callable, Sequence
+
+from streamd.model.host import HostStat
+
+def chunk_ids(key: bytes, data: memoryview, starts: list[int], sizes: list[int]) -> list[bytes]: ...
+def sum_terms(records: list[tuple[int, bytes, bytes]], /) -> bytes: ...
+def versions(
+    stats: list[HostStat],
+    births: list[int],
+    pieces: list[Sequence[tuple[bytes | None, int, int]]],
+    profile: int,
+    user_name: Callable[[int], bytes],
+    group_name: Callable[[int], bytes],
+) -> list[bytes]: ...
+def new_records(
+    op: int, files: list[tuple[int, bytes, int, int, bytes]]
+) -> list[tuple[int, bytes, bytes]]: ...
