@@ -30,10 +30,12 @@ def command(
     """
     from streamd.config.host import check_host
     from streamd.daemon.main import Daemon
+    from streamd.daemon.memory import keep_buffers
     from streamd.daemon.notify import Notifier
     from streamd.effects import SystemClock, SystemEntropy
     from streamd.observe.logging import configure, get_logger
 
+    keep_buffers()  # before the first thread, see there
     configure(level="info")
     path = os.path.abspath(context.config_path())
     config = context.load_config()
