@@ -16,6 +16,7 @@ from blobserver.wire import Answer, Request
 Kind = Literal[
     "latency",  # wait `seconds` before anything else
     "bandwidth",  # bodies pass at `rate` bytes per second, each way
+    "line",  # the bodies of all requests together pass at `rate`, each way, like on one line
     "status",  # answer with `status` and `code` instead; `commits` does it nevertheless
     "reset-before",  # the connection breaks before anything happened
     "reset-during",  # it breaks in the middle of the request's body
@@ -59,6 +60,8 @@ class Fault:
     names: frozenset[str] = frozenset()
     kept: dict[str, Answer] = field(default_factory=dict)  # lists as they were
     hits: int = 0
+    line_began_at: float = 0.0  # by the clock of the loop: when the first of it was sent
+    line_free_at: float = 0.0  # until then the line is taken
 
 
 class FaultScript:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import NamedTuple, Self
@@ -18,6 +18,7 @@ from blobserver.service import BlobService
 from blobserver.wire import Answer, Request
 
 _PIECE = 64 * 1024
+Pace = Callable[[int], Awaitable[None]]
 _LIST_FAULTS = {"duplicate-rows", "missing-rows", "hidden-rows", "lost-marker"}
 _FOR_EVER = 86_400.0
 
@@ -131,7 +132,7 @@ class BlobServer:
             await asyncio.sleep(by_kind["latency"].seconds)
         if "blackhole" in by_kind:
             await asyncio.sleep(_FOR_EVER)
-        pace = by_kind["bandwidth"].rate if "bandwidth" in by_kind else 0.0
+        pace = _pace_of(by_kind)
         body = await _body(incoming, pace, cut="reset-during" in by_kind)
         request = self._parsed(incoming, body)
         if "reset-before" in by_kind:
@@ -214,14 +215,32 @@ class BlobServer:
         )  # fmt: skip
 
 
-async def _body(incoming: web.BaseRequest, pace: float, *, cut: bool) -> bytes:
+def _pace_of(faults: dict[str, Fault]) -> Pace | None:
+    """Return what waits for as long as so many bytes take; None: nothing slows them down."""
+    if "line" in faults:
+        line = faults["line"]
+
+        async def wait_for_the_line(size: int) -> None:
+            now = asyncio.get_running_loop().time()
+            line.line_began_at = line.line_began_at or now
+            line.line_free_at = max(now, line.line_free_at) + size / line.rate
+            await asyncio.sleep(line.line_free_at - now)
+
+        return wait_for_the_line
+    if "bandwidth" in faults:
+        rate = faults["bandwidth"].rate
+        return lambda size: asyncio.sleep(size / rate)
+    return None
+
+
+async def _body(incoming: web.BaseRequest, pace: Pace | None, *, cut: bool) -> bytes:
     parts: list[bytes] = []
     size = 0
     async for part in incoming.content.iter_chunked(_PIECE):
         parts.append(part)
         size += len(part)
-        if pace:
-            await asyncio.sleep(len(part) / pace)
+        if pace is not None:
+            await pace(len(part))
         if cut and size >= (incoming.content_length or 0) // 2:
             raise _Cut
     if cut:
@@ -230,7 +249,7 @@ async def _body(incoming: web.BaseRequest, pace: float, *, cut: bool) -> bytes:
 
 
 async def _send(
-    incoming: web.BaseRequest, answer: Answer, pace: float, *, cut: bool
+    incoming: web.BaseRequest, answer: Answer, pace: Pace | None, *, cut: bool
 ) -> web.StreamResponse:
     response = web.StreamResponse(status=answer.status, headers=CIMultiDict(answer.headers))
     body = answer.body
@@ -243,12 +262,11 @@ async def _send(
     if cut:
         await response.write(body[: len(body) // 2])
         raise _Cut
-    if not pace:
-        for start in range(0, len(body), 1 << 20):
-            await response.write(body[start : start + (1 << 20)])
-    for start in range(0, len(body), _PIECE) if pace else ():
-        piece = body[start : start + _PIECE]
-        await asyncio.sleep(len(piece) / pace)
+    step = 1 << 20 if pace is None else _PIECE
+    for start in range(0, len(body), step):
+        piece = body[start : start + step]
+        if pace is not None:
+            await pace(len(piece))
         await response.write(piece)
     await response.write_eof()
     return response

@@ -382,6 +382,21 @@ async def test_a_bad_link_has_latency_and_bandwidth_and_may_be_silent(
             await container.upload_blob("c", b"1")
 
 
+async def test_all_requests_together_get_one_line(
+    server: BlobServer, container: ContainerClient
+) -> None:
+    server.faults.add(Fault("line", None, rate=1 << 20))
+    began = time.monotonic()
+    async with asyncio.TaskGroup() as tasks:
+        for name in "ab":
+            tasks.create_task(_upload(container, name, bytes(512 << 10)))
+    assert time.monotonic() - began >= 0.9
+
+
+async def _upload(container: ContainerClient, name: str, data: bytes) -> None:
+    await container.upload_blob(name, data)
+
+
 async def test_an_outage_keeps_what_was_there(
     server: BlobServer, container: ContainerClient
 ) -> None:

@@ -21,6 +21,7 @@ from system.load import Load
 ROUNDS = int(os.environ.get("STREAMD_UPKEEP_ROUNDS", "6"))
 WARM_ROUNDS = max(5, ROUNDS // 4)
 GROWTH_MAX = 0.05 if ROUNDS >= 50 else 0.15  # caches still fill; a leak in each round shows soon
+ARENA = 64 << 20
 RATE = 1.0  # a vault that grows makes each round longer
 
 
@@ -44,6 +45,18 @@ def smallest_mib(daemon: Daemon, count: int, patience: Patience) -> float:
     return least
 
 
+def further_arenas(pid: int) -> list[str]:
+    """Return where the C library's allocator has arenas besides the heap: 64 MiB of addresses each."""
+    found, begin, end = [], 0, 0
+    for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
+        span, mode = line.split()[:2]
+        low, high = (int(part, 16) for part in span.split("-"))
+        if mode == "---p" and low == end and high - begin == ARENA and begin % ARENA == 0:
+            found.append(hex(begin))
+        begin, end = (low, high) if mode == "rw-p" else (0, 0)
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.root
 @pytest.mark.timeout(0)  # by progress
@@ -63,6 +76,10 @@ def test_many_rounds_of_upkeep_leave_nothing_behind(tmp_path: Path, authority: A
             smallest_mib(daemon, WARM_ROUNDS, patience)
             before = smallest_mib(daemon, ROUNDS, patience)
             after = smallest_mib(daemon, ROUNDS, patience)
+            assert daemon.process is not None
+            assert not further_arenas(daemon.process.pid), (
+                "a thread came before the allocator's setup"
+            )
             load.stop()
             text = daemon.log.read_text()
             for job in ("retention", "verified", "kept"):
