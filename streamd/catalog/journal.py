@@ -5,8 +5,9 @@ put.
 """
 
 import sqlite3
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.catalog.db import get_bytes, get_int, put_value
 from streamd.format.layout import JournalPosition
@@ -14,8 +15,7 @@ from streamd.format.segment import FIRST_PREVIOUS
 from streamd.model.ids import FID_EPOCH_SHIFT
 
 
-@dataclass(frozen=True, slots=True)
-class JournalHead:
+class JournalHead(msgspec.Struct, frozen=True):
     """Where the next segment goes. Epoch 0: nothing was ever written."""
 
     epoch: int

@@ -6,10 +6,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 import streamd
 from streamd.catalog.walk import WalkLookup
@@ -28,8 +28,7 @@ _FRAME_BYTES_MAX: Final = 64 << 20
 _LOG: Final = get_logger("rescan")
 
 
-@dataclass(slots=True)
-class Result:
+class Result(msgspec.Struct):
     """What a comparison found."""
 
     differences: list[Difference] = field(default_factory=list)

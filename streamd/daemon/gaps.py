@@ -1,13 +1,13 @@
 """Spans of time in which something may have been missed, until a scan has been everywhere."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from streamd.model.record import Gap
 
 
-@dataclass(frozen=True, slots=True)
-class OpenGap:
+class OpenGap(msgspec.Struct, frozen=True):
     """Since `start_us` something may have been missed below `scope`; a scan will close it."""
 
     start_us: int

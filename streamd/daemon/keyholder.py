@@ -7,7 +7,6 @@ somebody with a kit. After it the host's key file is brought up to date, and a r
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -50,8 +49,7 @@ _RELOAD_SECONDS: Final = 30.0
 _KEYS_PREFIX: Final = "k/"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What a change did, besides what was asked for."""
 
     edition: int
@@ -59,8 +57,7 @@ class Change:
     daemon: str  # reloaded, not running, or why it did not follow
 
 
-@dataclass(slots=True)
-class KeyHolder:
+class KeyHolder(msgspec.Struct):
     """A vault whose keys may be changed, and this host's key file."""
 
     config: Config

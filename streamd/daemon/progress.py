@@ -3,15 +3,16 @@
 import asyncio
 import sqlite3
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog import dirty, objects
 from streamd.catalog.tree import entry_count
 
 
-@dataclass(slots=True)
-class Progress:
+class Progress(msgspec.Struct):
     """What `status` shows of a source."""
 
     state: str = "starting"  # starting | scanning | protected | source-missing

@@ -5,8 +5,10 @@ other exception is a mistake of ours and ends the process.
 """
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import field
 
 from streamd.config.model import SourceConfig
 from streamd.effects import Entropy
@@ -22,8 +24,7 @@ RESTART_SECONDS: Final = 60.0  # after a failure that does not go away by itself
 _LOG: Final = get_logger("daemon")
 
 
-@dataclass(slots=True)
-class Running:
+class Running(msgspec.Struct):
     """A source under supervision."""
 
     config: SourceConfig

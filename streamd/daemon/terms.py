@@ -1,8 +1,9 @@
 """Under which terms a source is protected: what the process, and the one before it, mean for it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.daemon.compare_worker import Task
 from streamd.daemon.handover import Handover
@@ -11,8 +12,7 @@ from streamd.daemon.hooks import Hooks
 RECONCILE_SECONDS: Final = 3600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """The defaults are those of a source that stands alone, as in a one-shot capture."""
 
     was_clean: bool = False  # the last daemon stopped in good order

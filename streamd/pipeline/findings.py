@@ -5,8 +5,10 @@ It keeps its place in line (`lane`, `sequence`), because batches of one lane are
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.tree import Intent
@@ -46,8 +48,7 @@ class Trouble(NamedTuple):
     detail: str = ""  # what a program said
 
 
-@dataclass(slots=True)
-class Finding:
+class Finding(msgspec.Struct):
     """One batch of a survey."""
 
     gone: list[tuple[int, bytes]] = field(default_factory=list)
@@ -64,8 +65,7 @@ class Finding:
         return not (self.gone or self.found or self.deferred or self.troubles or self.absent)
 
 
-@dataclass(slots=True)
-class Ready:
+class Ready(msgspec.Struct):
     """A finding whose content is sealed: all that the commit needs."""
 
     gone: list[tuple[int, bytes]] = field(default_factory=list)

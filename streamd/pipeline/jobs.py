@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
 from typing import Protocol
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.tree import Intent
 from streamd.model.record import Gap, Mark
@@ -35,8 +37,7 @@ class Observer(Protocol):
         """Changes became durable in the local vault, after these delays in seconds."""
 
 
-@dataclass(slots=True)
-class Stream:
+class Stream(msgspec.Struct):
     """What the pipeline needs to know of one source while it captures it."""
 
     source: Source
@@ -48,8 +49,7 @@ class Stream:
     new_fid: Callable[[], int] | None = None  # for files that replace others in the midst of it
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct):
     """A finding on its way."""
 
     stream: Stream
@@ -64,8 +64,7 @@ class Job:
     cut: Cut | None = None  # the live cut that it is a part of
 
 
-@dataclass(slots=True)
-class Parked:
+class Parked(msgspec.Struct):
     """A finished finding that waits for its turn and its packs."""
 
     job: Job

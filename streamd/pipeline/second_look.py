@@ -6,8 +6,10 @@ next cut.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.model.entry import EntryType
 from streamd.pipeline.findings import BATCH_BYTES_MAX, Found
@@ -19,8 +21,7 @@ _UNSETTLED: Final = frozenset({Outcome.VANISHED, Outcome.TYPE_CHANGED})
 _QUICK: Final = frozenset({int(EntryType.REGULAR), int(EntryType.SYMLINK)})
 
 
-@dataclass(slots=True)
-class SecondLook:
+class SecondLook(msgspec.Struct):
     """What a second look found: entries to read again, by position, and names that are gone."""
 
     again: dict[int, Found] = field(default_factory=dict)

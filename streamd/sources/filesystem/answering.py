@@ -11,8 +11,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Final
+
+import msgspec
+from msgspec import field
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
@@ -25,8 +27,7 @@ _TABLE_SECONDS: Final = 1.0  # what is mounted is looked up so often
 _LOG: Final = get_logger("watch")
 
 
-@dataclass(slots=True)
-class _State:
+class _State(msgspec.Struct):
     """What is known of one mount that may hang."""
 
     mount: Mount
