@@ -246,7 +246,11 @@ class Pipeline:
     async def _read_and_seal(self, parked: Parked, entries: list[Found]) -> list[ReadResult]:
         """Read entries and seal their new chunks; the content is let go before returning."""
         job, loop = parked.job, asyncio.get_running_loop()
-        requests = [self._request(entry) for entry in entries]
+        of = self._tails.of
+        requests = [
+            ReadRequest(path, stat, None if is_fresh else of(fid), generation)
+            for _, _, path, fid, stat, _, _, _, is_fresh, generation in entries
+        ]
         started = loop.time()
         batch = await loop.run_in_executor(self._threads, job.stream.source.read, requests)
         self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)

@@ -29,20 +29,20 @@ class InFlight:
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
-        key = (found.parent, found.name)
+        parent, name, _, fid, stat, *_ = found
+        key, identity = (parent, name), (stat.dev, stat.ino)
         with self._lock:
             if key in self._found:  # found again as another file
                 self._forget(key)
             self.entries[key] = survey
             self._found[key] = found
-            siblings = self._by_parent.get(found.parent)
+            siblings = self._by_parent.get(parent)
             if siblings is None:
-                self._by_parent[found.parent] = {key: survey}
+                self._by_parent[parent] = {key: survey}
             else:
                 siblings[key] = survey
-            identity = (found.stat.dev, found.stat.ino)
-            if self._by_fid.setdefault(found.fid, key) is not key:
-                _enter(self._by_fid, found.fid, key)
+            if self._by_fid.setdefault(fid, key) is not key:
+                _enter(self._by_fid, fid, key)
             if self._by_inode.setdefault(identity, key) is not key:
                 _enter(self._by_inode, identity, key)
 

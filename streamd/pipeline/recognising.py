@@ -60,6 +60,18 @@ class Recogniser:
             if some:
                 self._seen.update(self._source.identify(directory, some, births=births))
 
+    def new_generation(self, name: bytes, now: HostStat) -> int | None:
+        """Return the generation of an entry if it is a new file beyond doubt, with one name.
+
+        That is what nearly all entries of a first capture are, so it is made short.
+        """
+        seen = self._seen.get(name)
+        if seen is None or now.nlink != 1 or now.type == _DIRECTORY:
+            return None
+        dev, ino, generation, _ = seen
+        is_known = self._by_inode.get((dev, ino), self) is not None
+        return None if is_known or ino != now.ino or dev != now.dev else generation
+
     def is_lost(self, name: bytes, now: HostStat) -> bool:
         """Say whether an entry that is not as captured was replaced since it was listed."""
         seen = self._seen.get(name)

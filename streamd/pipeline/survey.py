@@ -458,15 +458,18 @@ class Survey:
 
         None: it was replaced since it was listed.
         """
+        path, own = join(directory, name), self._stats.get(directory)
+        since_us, ino = self._since_us(path), own.ino if own is not None else 0
+        new = self._recogniser.new_generation(name, now) if row is None else None
+        if new is not None:
+            number = self._new_fid()
+            return Found(parent, name, path, number, now, since_us, ino, True, True, new)
         if self._recogniser.is_lost(name, now):
             return None
-        path = join(directory, name)
         fid, is_fresh = self._recogniser.fid_of(name, row, now), False
         if fid is None:
             fid, is_fresh = self._new_fid(), True
-        since_us, own = self._since_us(path), self._stats.get(directory)
-        ino, generation = own.ino if own is not None else 0, self._recogniser.generation(name)
-        is_read = True
+        is_read, generation = True, self._recogniser.generation(name)
         if now.nlink > 1 and now.type != _DIRECTORY:
             is_read = self._links.get(fid) != now
             self._links[fid] = now

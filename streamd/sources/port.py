@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
+import msgspec
+
 from streamd.model.host import HostStat, Identity
 from streamd.model.names import PackedNames
 from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
@@ -127,8 +129,7 @@ class Piece(NamedTuple):
     size: int
 
 
-@dataclass(slots=True)
-class ReadResult:
+class ReadResult(msgspec.Struct, gc=False):
     """What was read of one entry; `stat` is the one that belongs to the content."""
 
     outcome: Outcome

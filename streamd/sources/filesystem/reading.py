@@ -162,7 +162,8 @@ class BatchReader:
         self._chunking = chunking
         self._clock = clock
         self._requests = requests
-        self._reserved = sum(request.expected.size for request in requests if _is_file(request))
+        stats = [request.expected for request in requests]
+        self._reserved = sum([stat.size for stat in stats if stat.type == _REGULAR])
         self._arena = pool.take(self._reserved + SLACK)
         self._used = 0
         self._directory = b""
@@ -469,8 +470,4 @@ class BatchReader:
 
 
 def _directory_of(request: ReadRequest) -> bytes:
-    return split(request.path)[0]
-
-
-def _is_file(request: ReadRequest) -> bool:
-    return request.expected.type == _REGULAR
+    return request.path.rpartition(b"/")[0] or b"/"
