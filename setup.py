@@ -7,7 +7,9 @@ from setuptools import Extension, setup
 
 FLAGS = ["-O2", "-Wall", "-Wextra"]
 BLAKE3 = ["blake3", "blake3_dispatch", "blake3_portable", "avx2", "sse41"]
-READ = ["blake3.h", "blake3_impl.h", "blake3_avx2.c", "blake3_sse41.c"]  # by those
+READ = [
+    f"blake3/{name}" for name in ("blake3.h", "blake3_impl.h", "blake3_avx2.c", "blake3_sse41.c")
+]
 # what is left out is for processors older or rarer than those that the other files are for
 PLAIN = [("BLAKE3_NO_SSE2", None), ("BLAKE3_NO_AVX512", None), ("BLAKE3_USE_NEON", "0")]
 
@@ -21,9 +23,13 @@ setup(
         ),
         Extension(
             "streamd.format._batch",
-            ["streamd/format/batch.c", *(f"streamd/format/blake3/{name}.c" for name in BLAKE3)],
+            [
+                "streamd/format/batch.c",
+                "streamd/format/together.c",
+                *(f"streamd/format/blake3/{name}.c" for name in BLAKE3),
+            ],
             define_macros=PLAIN,
-            depends=[f"streamd/format/blake3/{name}" for name in READ],
+            depends=[f"streamd/format/{name}" for name in ("together.h", *READ)],
             extra_compile_args=[*FLAGS, "-fvisibility=hidden"],
             optional=True,
         ),

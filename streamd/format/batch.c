@@ -8,17 +8,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "blake3/blake3.h"
+#include "together.h"
 
 #define STAT_FIELDS 11 /* of model.host.HostStat */
 enum { TYPE, MODE, UID, GID, SIZE, MTIME, CTIME, DEV, INO, NLINK, RDEV };
 
 /* -- chunk ids ---------------------------------------------------------------------------------- */
-
-typedef struct {
-    Py_ssize_t start, size;
-    uint8_t id[BLAKE3_OUT_LEN];
-} Span;
 
 PyDoc_STRVAR(chunk_ids_doc,
              "chunk_ids(key, data, starts, sizes)\n--\n\n"
@@ -29,14 +24,14 @@ static PyObject *chunk_ids(PyObject *self, PyObject *args) {
     const uint8_t *key;
     Py_ssize_t key_size, count;
     PyObject *starts, *sizes, *result = NULL;
-    Span *spans = NULL;
+    Part *parts = NULL;
     (void)self;
     if (!PyArg_ParseTuple(args, "y#y*O!O!", &key, &key_size, &data, &PyList_Type, &starts,
                           &PyList_Type, &sizes))
         return NULL;
     count = PyList_GET_SIZE(starts);
-    spans = PyMem_Malloc(((size_t)count + 1) * sizeof *spans);
-    if (!spans) {
+    parts = PyMem_Malloc(((size_t)count + 1) * sizeof *parts);
+    if (!parts) {
         PyErr_NoMemory();
         goto out;
     }
@@ -52,21 +47,15 @@ static PyObject *chunk_ids(PyObject *self, PyObject *args) {
             PyErr_SetString(PyExc_ValueError, "a part is not in the data");
             goto out;
         }
-        spans[i].start = start;
-        spans[i].size = size;
+        parts[i].data = (const uint8_t *)data.buf + start;
+        parts[i].size = (size_t)size;
     }
     Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < count; i++) {
-        blake3_hasher hasher;
-        blake3_hasher_init_keyed(&hasher, key);
-        blake3_hasher_update(&hasher, (const uint8_t *)data.buf + spans[i].start,
-                             (size_t)spans[i].size);
-        blake3_hasher_finalize(&hasher, spans[i].id, BLAKE3_OUT_LEN);
-    }
+    hash_together(key, parts, (size_t)count);
     Py_END_ALLOW_THREADS
     result = PyList_New(count);
     for (Py_ssize_t i = 0; result && i < count; i++) {
-        PyObject *id = PyBytes_FromStringAndSize((const char *)spans[i].id, BLAKE3_OUT_LEN);
+        PyObject *id = PyBytes_FromStringAndSize((const char *)parts[i].id, BLAKE3_OUT_LEN);
         if (!id) {
             Py_CLEAR(result);
             break;
@@ -74,7 +63,7 @@ static PyObject *chunk_ids(PyObject *self, PyObject *args) {
         PyList_SET_ITEM(result, i, id);
     }
 out:
-    PyMem_Free(spans);
+    PyMem_Free(parts);
     PyBuffer_Release(&data);
     return result;
 }

@@ -67,6 +67,17 @@ def test_a_chunk_has_one_id(size):
     assert compiled == batch.chunk_ids_singly(KEY, data, starts, sizes)
 
 
+EDGES = [0, 1, 1024, 1025, 2048, 2049, 3 * 1024, 4097, 8192, 16_385, 65_535, 65_536, 65_537]
+
+
+@given(st.lists(st.one_of(st.sampled_from(EDGES), st.integers(0, 70_000)), max_size=30))
+def test_chunks_that_are_hashed_together_have_the_ids_that_they_have(sizes):
+    data = memoryview(bytes(number * 131 % 253 for number in range(70_100)))
+    starts = [number % 97 for number in range(len(sizes))]
+    compiled = batch.chunk_ids(KEY, data, starts, sizes)
+    assert compiled == batch.chunk_ids_singly(KEY, data, starts, sizes)
+
+
 @pytest.mark.parametrize(
     ("start", "size"), [(-1, 1), (0, -1), (0, 11), (11, 0), (5, 6), (2**62, 2**62), (5, 2**63 - 1)]
 )
