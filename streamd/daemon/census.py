@@ -24,7 +24,7 @@ from streamd.sources.port import VIRTUAL_ROOT, Source
 
 PAUSE_SECONDS: Final = 2.0
 _LOG: Final = get_logger("census")
-_SHARE: Final = 20  # counting takes at most a twentieth of the time
+_SHARE: Final = 100  # counting takes a hundredth of the time at most
 
 
 class Reconcile(msgspec.Struct, array_like=True, frozen=True):

@@ -26,6 +26,7 @@ from streamd.pipeline.channel import LIVE
 from streamd.pipeline.cut import Cut
 from streamd.pipeline.survey import Survey
 from streamd.policy import settling
+from streamd.policy.cadence import spared_share
 
 LIVE_PLACES_MAX: Final = 4000  # in one pick
 PASSES_MAX: Final = 8
@@ -54,6 +55,8 @@ class Cutting:
         self._name = surveying.stream.identity.name
         self._seconds_max = rpo_seconds / 2  # then no further pass
         self.seconds = 0.0  # what the last cut took
+        self.spared_share = 1.0  # of that, if the one before had waited for it
+        self._sizes: dict[int, int] = {}  # of the files that were read for it
 
     async def cut(self) -> Survey | None:
         """Look at what is dirty, until what is found is durable; None: nothing is dirty."""
@@ -83,6 +86,8 @@ class Cutting:
         closed = [] if doubt else self._gaps.close(unsettled, self._progress.drained_us)
         await self._surveying.end(number, LIVE, first_us=begun.first_us, gaps=closed)
         self.seconds = asyncio.get_running_loop().time() - started
+        self.spared_share = spared_share(self._sizes, cut.sizes)
+        self._sizes = cut.sizes
         return survey
 
     def _is_promised(self) -> bool:

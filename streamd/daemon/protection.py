@@ -274,7 +274,8 @@ class Protection:
             await noticing.changed.wait()
             noticing.changed.clear()
             while noticing.first_dirty is not None:
-                cadence = Cadence(self.rpo_seconds, self._cutting.seconds)
+                cutting = self._cutting
+                cadence = Cadence(self.rpo_seconds, cutting.seconds, cutting.spared_share)
                 due = min(
                     noticing.last_dirty + cadence.settle_seconds,
                     noticing.first_dirty + cadence.latest_seconds,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from streamd.pipeline.jobs import Parked
 
 TICK_NS: Final = 10_000_000  # the kernel's clock for files may be this much behind
+SIZES_MAX: Final = 10_000
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 Key = tuple[int, int, int]  # device, inode, generation
 
@@ -34,6 +35,7 @@ class Cut:
         self._parked: list[Parked] = []
         self._known: dict[Key, tuple[HostStat, bytes]] = {}
         self._large: set[Key] = set()
+        self.sizes: dict[int, int] = {}  # of files that were read, by fid; so many at most
 
     # -- told by the pipeline --------------------------------------------------------------------
 
@@ -47,6 +49,8 @@ class Cut:
         self._parked.append(parked)
         is_large = parked.job.finding.is_large
         for intent in parked.ready.intents:
+            if intent.version is not None and len(self.sizes) < SIZES_MAX:
+                self.sizes[intent.fid] = intent.stat.size
             if intent.version is not None and not intent.again:
                 key = (intent.stat.dev, intent.stat.ino, intent.generation)
                 self._known[key] = (intent.stat, intent.version)

@@ -4,12 +4,14 @@ Pure and sans-I/O. `step` takes one event and returns the next state and the com
 the daemon owns the clock and carries them out. Times are seconds of any clock that never goes back.
 
 A cut waits until the source has been quiet for a moment, so that a burst lands in one cut. A
-source that is never quiet is cut all the same: after an eighth of the RPO where cuts are quick,
-later where they are not, so that they take a fifth of the time at most; but never later than half
-the RPO after the first change, for the other half is for reading, storing and one retry. At most
-one cut is under way; changes noticed meanwhile wait for the next.
+source that is never quiet is cut all the same: after an eighth of the RPO, or later where waiting
+spares work, because the same files change again and again: then so that cuts take a fifth of the
+time at most; but never later than half the RPO after the first change, for the other half is for
+reading, storing and one retry. At most one cut is under way; changes noticed meanwhile wait for the
+next.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -21,6 +23,7 @@ _LATEST_SHARE: Final = 2
 _EAGER_SHARE: Final = 8
 _REST: Final = 4  # times what a cut takes
 _CUTS: Final = 3
+_FILE_COST: Final = 64 * 1024  # a small file costs as much as reading so many bytes of a large one
 
 
 class Cadence(msgspec.Struct, frozen=True):
@@ -28,6 +31,7 @@ class Cadence(msgspec.Struct, frozen=True):
 
     rpo_seconds: float
     cut_seconds: float = 0.0  # what a cut takes at present
+    spared_share: float = 1.0  # of that, when two cuts are made one
 
     @property
     def settle_seconds(self) -> float:
@@ -42,12 +46,23 @@ class Cadence(msgspec.Struct, frozen=True):
         so long that the RPO is in danger, they follow each other sooner.
         """
         left = self.rpo_seconds - _CUTS * self.cut_seconds
-        rest = max(self.rpo_seconds / _EAGER_SHARE, self._quiet_seconds, _REST * self.cut_seconds)
+        sparing = _REST * self.cut_seconds * self.spared_share
+        rest = max(self.rpo_seconds / _EAGER_SHARE, self._quiet_seconds, sparing)
         return max(0.0, min(self.rpo_seconds / _LATEST_SHARE, left, rest))
 
     @property
     def _quiet_seconds(self) -> float:
         return min(_SETTLE_SECONDS_MAX, self.rpo_seconds / _SETTLE_SHARE)
+
+
+def spared_share(before: Mapping[int, int], now: Mapping[int, int]) -> float:
+    """Return which share of the work would have been spared, had two cuts been one.
+
+    Each maps the files that were read to their sizes. A file in both was read twice.
+    """
+    total = sum(now.values()) + _FILE_COST * len(now)
+    again = [size for fid, size in now.items() if fid in before]
+    return (sum(again) + _FILE_COST * len(again)) / total if total else 1.0
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):

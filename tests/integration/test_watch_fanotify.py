@@ -438,6 +438,24 @@ async def test_events_that_follow_each_other_closely_are_read_together(disk, tre
         assert len((await watched.seen()).paths) == (400 if where == "tree" else 0)
 
 
+async def test_steady_changes_come_ten_times_a_second(tree):
+    """Each batch becomes a durable transaction, and a wake-up of everybody on its way."""
+    async with watching(make_source(tree)) as watched:
+        loop, paths, count = asyncio.get_running_loop(), set(), 0
+
+        async def change() -> None:
+            for number in range(400):
+                (tree / f"{number}").write_text("x")
+                await asyncio.sleep(0.001)
+
+        began, changing = loop.time(), loop.create_task(change())
+        while len(paths) < 400:
+            paths |= (await anext(watched._batches)).paths.keys()
+            count += 1
+        await changing
+        assert count <= (loop.time() - began) / 0.1 + 2
+
+
 async def test_a_cancelled_watch_leaves_nothing_behind(tree):
     shared = MountWatch(SystemClock(), ignored_pid=0)
     source = make_source(tree, mount_watch=shared)

@@ -20,7 +20,7 @@ POLLING: Final = "polling"
 WATCH_MODES: Final = (FANOTIFY, INOTIFY, POLLING)  # from best to worst
 
 _IDLE_SECONDS: Final = 1.0  # the watermark moves at least this often
-_GATHER_SECONDS: Final = 0.02  # one batch for a burst, not one for each event
+_GATHER_SECONDS: Final = 0.1  # each batch is a transaction: one for a burst, not for each event
 _READS_MAX: Final = 16  # in one turn on the event loop
 _SHARED_READS_MAX: Final = 64  # those are smaller
 _PATHS_MAX: Final = 20_000

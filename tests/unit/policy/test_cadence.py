@@ -15,6 +15,7 @@ from streamd.policy.cadence import (
     Ticked,
     due_at,
     lag_seconds,
+    spared_share,
     step,
 )
 
@@ -42,6 +43,24 @@ def test_the_waits_follow_from_the_rpo(rpo: float, settle: float, latest: float)
 def test_cuts_of_a_busy_source_leave_it_rest_until_the_rpo_is_in_danger(cut, latest) -> None:
     assert Cadence(15, cut).latest_seconds == latest
     assert Cadence(15, cut).settle_seconds == min(1.0, latest)
+
+
+@pytest.mark.parametrize(("share", "latest"), [(0.0, 1.875), (0.1, 1.875), (0.5, 4.0), (1.0, 7.5)])
+def test_cuts_wait_for_each_other_only_where_that_spares_work(share, latest) -> None:
+    assert Cadence(15, 2.0, share).latest_seconds == latest
+
+
+def test_what_is_read_again_and_again_could_have_been_read_once() -> None:
+    small = dict.fromkeys(range(2000), 200)
+    others = dict.fromkeys(range(5000, 7000), 200)
+    log = {9: 1 << 30}
+    assert spared_share(small, others) == 0
+    assert spared_share(small, small) == 1
+    assert spared_share({}, small) == 0
+    assert spared_share(small, {}) == 1
+    assert spared_share({**others, **log}, {**small, **log}) > 0.8
+    half = {**dict.fromkeys(range(1000), 200), **dict.fromkeys(range(5000, 6000), 200)}
+    assert spared_share(small, half) == pytest.approx(0.5)
 
 
 def test_a_burst_lands_in_one_cut_once_it_is_over() -> None:
