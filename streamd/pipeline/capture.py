@@ -47,7 +47,7 @@ INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes in
 SEALING_MAX: Final = 2  # pieces of one large file that are sealed at a time
 LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
 _OK: Final = Outcome.OK
-_ENTRY_COST: Final = 2048  # bytes of memory that one entry in flight is reckoned to take
+ENTRY_COST: Final = 2560  # bytes of memory that one entry takes until it is committed, measured
 
 
 class Pipeline:
@@ -187,7 +187,7 @@ class Pipeline:
     async def _carry(self, job: Job) -> None:
         pieces_max = SEALING_MAX + 2 if job.finding.is_large else 2
         expected = min(job.finding.expected_bytes, pieces_max * BATCH_BYTES_MAX)
-        cost = expected + _ENTRY_COST * len(job.finding.found)
+        cost = expected + ENTRY_COST * len(job.finding.found)
         await self.budget.take(cost, live=job.lane[1] == LIVE)
         job.held_bytes = cost
         parked = await (self._large(job) if job.finding.is_large else self._batch(job))
@@ -256,7 +256,7 @@ class Pipeline:
         self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
         pieces = list(chain.from_iterable([result.pieces for result in batch.results]))
         stored = await self._seal(parked, batch.arena, pieces, batch.read_bytes)
-        kept = min(stored, job.held_bytes) + _ENTRY_COST * len(entries) // 2
+        kept = min(stored, job.held_bytes) + ENTRY_COST * len(job.finding.found)
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
         return batch.results
 

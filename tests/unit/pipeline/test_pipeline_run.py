@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,42 @@ def test_a_place_is_forgotten_when_its_survey_is_committed_and_not_before() -> N
             await host.pipeline.drain()
 
     run(scenario, seeds=[1, 2])
+
+
+def test_what_is_in_flight_is_reckoned_at_what_it_takes(monkeypatch) -> None:
+    """Of very many small files the entries are the memory, not their content."""
+    monkeypatch.setattr(survey, "BATCH_ENTRIES_MAX", 50)
+    monkeypatch.setattr(capture, "INTAKE_ITEMS_MAX", 2)
+    monkeypatch.setattr(survey, "BATCH_BYTES_MAX", 4 << 20)
+    limit = 1 << 20
+
+    async def scenario(machine: Machine) -> None:
+        top = machine.fs.top[b"/r"]
+        for number in range(1000):
+            machine.fs.create(top, b"a-name-of-some-length-%d" % number, EntryType.REGULAR, b"x")
+        host = await opened(machine)
+        pipeline = host.pipeline
+        pipeline.budget.limit_bytes = limit
+
+        async def never(_: object) -> None:
+            await asyncio.Event().wait()
+
+        pipeline._commit = never
+        tracemalloc.start()
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(pipeline.run(), name="pipeline")
+            looking = group.create_task(look(host, BULK), name="look")
+            await asyncio.sleep(60)
+            size, _ = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+            waiting = len(host.active.stream.in_flight.entries)
+            budget = pipeline.budget.used_bytes
+            looking.cancel()
+            running.cancel()
+        assert 200 < waiting < 1000
+        assert budget <= limit
+        read = sum(len(each.ready.intents) for each in pipeline._parked[1, BULK].values())
+        assert budget >= capture.ENTRY_COST * read
+        assert size / waiting <= capture.ENTRY_COST, size / waiting
+
+    run(scenario, seeds=[1])
