@@ -8,7 +8,6 @@ since its start, for of that it still has the session keys.
 import sqlite3
 from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import pairwise
 from typing import Final
 
 from streamd.catalog.db import get_bytes, put_value
@@ -16,7 +15,6 @@ from streamd.errors import KeyRejected, VaultDamaged
 from streamd.format.envelope import Kind
 from streamd.format.history_run import (
     RUN_BYTES_MAX,
-    RUN_RECORDS_MAX,
     Cover,
     HistoryRoot,
     HistoryRow,
@@ -33,6 +31,8 @@ from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 
 DAY_US: Final = 24 * HOUR_US
 MERGE_MIN: Final = 2  # fewer runs of a day are left as they are
+MERGED_RECORDS_MAX: Final = 131_072  # they are objects of Python for a while, some 350 bytes each
+_Part = tuple[HistoryRoot, list[HistoryRow]]
 _THROUGH: Final = "history_through"  # in table meta: the last segment that runs cover
 
 
@@ -155,28 +155,39 @@ async def merge_history(site: Site, now_us: int) -> int:
 
 
 async def _merge(site: Site, reader: HistoryReader, runs: Sequence[ListedRun]) -> int:
-    """Write the runs of one day as few ones of level 2. One that is damaged ends it: none then."""
-    try:
-        parts = [await reader.read_whole(run.name) for run in runs]
-    except OBJECT_FAULTS:
-        return 0
-    groups: list[list[tuple[HistoryRoot, list[HistoryRow]]]] = [parts[:1]]
-    for before, after in pairwise(parts):
-        size = sum(_size(rows) for _, rows in (*groups[-1], after))
-        count = sum(len(rows) for _, rows in (*groups[-1], after))
-        is_next = follows(after[0].cover.first, before[0].cover.last)
-        if is_next and size <= RUN_BYTES_MAX and count <= RUN_RECORDS_MAX:
-            groups[-1].append(after)
-        else:
-            groups.append([after])
+    """Write the runs of one day as few ones of level 2, up to one that is damaged.
+
+    However much changed that day, the rows of one new run are held, and those of one old one.
+    """
+    group: list[_Part] = []
     written = 0
-    for group in groups:
-        if len(group) >= MERGE_MIN:
-            root, rows = _merged(group)
-            rows.sort(key=lambda row: (row.key, row.number))
-            await _publish(site, root, rows)
-            written += 1
-    return written
+    for run in runs:
+        try:
+            part = await reader.read_whole(run.name)
+        except OBJECT_FAULTS:
+            break
+        if group and not _fits(group, part):
+            written += await _publish_merged(site, group)
+            group = []
+        group.append(part)
+    return written + await _publish_merged(site, group)
+
+
+def _fits(group: Sequence[_Part], after: _Part) -> bool:
+    """Whether a run continues those of a group, and is not too much for one run with them."""
+    size = sum(_size(rows) for _, rows in (*group, after))
+    count = sum(len(rows) for _, rows in (*group, after))
+    is_next = follows(after[0].cover.first, group[-1][0].cover.last)
+    return is_next and size <= RUN_BYTES_MAX and count <= MERGED_RECORDS_MAX
+
+
+async def _publish_merged(site: Site, group: Sequence[_Part]) -> int:
+    if len(group) < MERGE_MIN:
+        return 0
+    root, rows = _merged(group)
+    rows.sort(key=lambda row: (row.key, row.number))
+    await _publish(site, root, rows)
+    return 1
 
 
 def _size(rows: Sequence[HistoryRow]) -> int:
@@ -184,7 +195,7 @@ def _size(rows: Sequence[HistoryRow]) -> int:
 
 
 def _merged(
-    group: Sequence[tuple[HistoryRoot, list[HistoryRow]]],
+    group: Sequence[_Part],
 ) -> tuple[HistoryRoot, list[HistoryRow]]:
     first, last = group[0][0], group[-1][0]
     if first.source != last.source:

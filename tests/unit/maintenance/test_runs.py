@@ -163,6 +163,32 @@ async def test_runs_beyond_the_size_of_one_are_several(host, monkeypatch) -> Non
 
 
 @pytest.mark.asyncio
+async def test_a_day_of_many_records_is_merged_part_by_part(host, monkeypatch) -> None:
+    await busy(host, hours=14)
+    await keep_runs(host.site, host.store)
+    counts = []
+    for run in await HistoryReader(host.vault).listed():
+        counts.append(len((await HistoryReader(host.vault).read_whole(run.name))[1]))
+    most = 3 * max(counts)
+    monkeypatch.setattr(history_writing, "MERGED_RECORDS_MAX", most)
+    held = []
+    real = history_writing._fits
+    monkeypatch.setattr(
+        history_writing,
+        "_fits",
+        lambda group, after: held.append(sum(len(rows) for _, rows in group)) or real(group, after),
+    )
+    host.clock.us += 2 * DAY_US
+    await host.capture("web", {b"next": b"day"})
+    before = await told(without_runs(host), "web")
+    await keep_runs(host.site, host.store)
+    assert max(held) <= most
+    merged = [run for run in await HistoryReader(host.vault).listed() if run.span.level == 2]
+    assert len(merged) > 1
+    assert await told(host.vault, "web") == before
+
+
+@pytest.mark.asyncio
 async def test_retention_takes_the_runs_of_a_journal_that_was_cut_off(host) -> None:
     await busy(host, hours=16)
     await keep_runs(host.site, host.store)
