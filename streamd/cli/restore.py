@@ -14,7 +14,6 @@ from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, run_async
 from streamd.cli.selection import LATEST, AtOption, in_words, instant, select
 from streamd.cli.times import format_rfc3339
-from streamd.cli.traffic import rate_of
 from streamd.config.model import Config
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode, UsageInvalid
@@ -100,11 +99,17 @@ def command(
         verify=verify,
         devices=devices,
     )
-    receiving = ByteRate(SystemClock(), rate_of(limit)) if limit else None
+    receiving = _receiving(limit) if limit else None
     config = load_config()
     if in_place:
         _refuse_commands(config, what)
     return run_async(_restore(config, what, at, request, receiving))
+
+
+def _receiving(limit: str) -> ByteRate:
+    from streamd.cli.traffic import rate_of  # brings the uploader with it
+
+    return ByteRate(SystemClock(), rate_of(limit))
 
 
 def _refuse_commands(config: Config, what: list[str]) -> None:

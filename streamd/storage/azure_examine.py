@@ -8,7 +8,6 @@ because what a role or a token says and what the service does are not always the
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final, Protocol, TypeVar
 
 from streamd.errors import BlobConflict, BlobNotFound, StorageRefused, StreamdError
@@ -93,6 +92,7 @@ async def _properties(container: Any, facts: ContainerFacts, now: Callable[[], f
 
 def _clock(facts: ContainerFacts, now: Callable[[], float]) -> Callable[[Any], None]:
     """Return a hook that compares our clock with the one in the answer."""
+    from email.utils import parsedate_to_datetime  # nobody else here needs it
 
     def hook(response: Any) -> None:
         date = response.http_response.headers.get("Date")
