@@ -5,7 +5,7 @@ they are built, give the same bytes. They spare a capture most of what the inter
 file, and `chunk_ids` gives its lock away once a batch instead of once a file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +49,11 @@ def chunk_ids_singly(
 def sum_terms_singly(records: list[Record]) -> bytes:
     """Return the sum of the state sum's terms of records, as 32 bytes."""
     return state_sum.to_bytes(sum(state_sum.term(key, value) for _, key, value in records))
+
+
+def sum_rows(rows: Iterable[tuple[bytes, bytes]]) -> int:
+    """Return what these live keys add to the state sum, modulo 2^256."""
+    return int.from_bytes(sum_terms([(0, key, value) for key, value in rows]), "little")
 
 
 def versions_singly(

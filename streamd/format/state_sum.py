@@ -4,7 +4,6 @@ The sum, modulo 2^256, of BLAKE3(u32 length of key | key | value) over all live 
 guards against our own mistakes, not against an adversary: signatures do that.
 """
 
-from collections.abc import Iterable
 from typing import Final
 
 from blake3 import blake3
@@ -16,17 +15,6 @@ def term(key: bytes, value: bytes) -> int:
     """Return what one live key adds to the sum."""
     data = len(key).to_bytes(4, "little") + key + value
     return int.from_bytes(blake3(data).digest(), "little")
-
-
-def sum_of(rows: Iterable[tuple[bytes, bytes]]) -> int:
-    """Return what these live keys add to the sum, as `term` for each would."""
-    number = int.from_bytes
-    return sum(
-        [
-            number(blake3(len(key).to_bytes(4, "little") + key + value).digest(), "little")
-            for key, value in rows
-        ]
-    )
 
 
 def to_bytes(total: int) -> bytes:

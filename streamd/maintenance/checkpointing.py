@@ -18,7 +18,7 @@ from msgspec import field
 from streamd.catalog import objects
 from streamd.catalog.journal import load_head
 from streamd.errors import KeyRejected, VaultDamaged
-from streamd.format import checkpoint, state_sum
+from streamd.format import batch, checkpoint, state_sum
 from streamd.format.checkpoint import CheckpointRoot, JournalMark, PageRow, Row
 from streamd.format.codec import Codec
 from streamd.format.envelope import Kind
@@ -124,7 +124,7 @@ class _Seen:
 
     def passing(self, rows: Iterator[Row]) -> Iterator[Row]:
         while some := list(islice(rows, _SUMMED_AT_ONCE)):
-            self._total += state_sum.sum_of(some)
+            self._total += batch.sum_rows(some)
             self._count += len(some)
             yield from some
 

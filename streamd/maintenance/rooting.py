@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from streamd.errors import VaultDamaged
-from streamd.format import checkpoint, state_sum, wire
+from streamd.format import batch, checkpoint, state_sum, wire
 from streamd.format.checkpoint import CheckpointRoot, Row
 from streamd.format.keys import Role
 from streamd.maintenance.checkpointing import (
@@ -147,7 +147,7 @@ def _sum_and_mark(rows: list[Row], live: LiveSet) -> int:
     if any(first[0] >= second[0] for first, second in pairwise(rows)):
         raise VaultDamaged("a checkpoint page has a key twice, or not in order")
     live.add_rows(rows)
-    return state_sum.sum_of(rows)
+    return batch.sum_rows(rows)
 
 
 def proven_in_catalog(written: Iterable[Rooted]) -> dict[SourceId, StateSum]:

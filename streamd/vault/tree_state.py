@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from streamd.errors import FormatUnsupported, VaultDamaged
-from streamd.format import state_sum, wire
+from streamd.format import batch, state_sum, wire
 from streamd.format.checkpoint import JournalMark, Row
 from streamd.model.entry import Dirent, EntryType, FileVersion, SourceInfo
 from streamd.model.ids import ROOT_FID, Fid, SourceId
@@ -103,11 +103,11 @@ class TreeState:
     def load(self, rows: Iterable[Row]) -> None:
         """Put rows, in key order, into an empty state. Raises VaultDamaged for a repeated key."""
         rest = iter(rows)
-        while batch := list(islice(rest, _BATCH)):
-            if self._rows.change(fresh := dict(batch)) or len(fresh) < len(batch):
+        while some := list(islice(rest, _BATCH)):
+            if self._rows.change(fresh := dict(some)) or len(fresh) < len(some):
                 raise VaultDamaged("a checkpoint has a key twice")
-            self._total += state_sum.sum_of(batch)
-            self._count += len(batch)
+            self._total += batch.sum_rows(some)
+            self._count += len(some)
 
     def apply(self, records: Iterable[Record], *, check: bool = True) -> None:
         """Replay records of this source. Raises VaultDamaged if a STATE record contradicts us, and
@@ -150,7 +150,7 @@ class TreeState:
             return
         before = self._rows.change(pending)
         fresh = [(key, value) for key, value in pending.items() if value is not None]
-        self._total += state_sum.sum_of(fresh) - state_sum.sum_of(before.items())
+        self._total += batch.sum_rows(fresh) - batch.sum_rows(before.items())
         self._count += len(fresh) - len(before)
 
     # -- reading ---------------------------------------------------------------------------------

@@ -166,13 +166,21 @@ def test_a_chunk_that_does_not_match_its_id_is_damage() -> None:
         forged_frame(b"abcd", chunk_ids(CHAIN, [b"ab", b"ce"]), [2, 2])
 
 
+@pytest.mark.parametrize("wrong", range(6))
+def test_of_many_chunks_each_is_checked(wrong: int) -> None:
+    chunks = [b"%d" % number for number in range(6)]
+    claimed = [chunk if number != wrong else b"x" for number, chunk in enumerate(chunks)]
+    with pytest.raises(VaultDamaged, match="match its id"):
+        forged_frame(b"".join(chunks), chunk_ids(CHAIN, claimed), [1] * 6)
+
+
 @pytest.mark.parametrize("sizes", [[2], [4, 3], [2, 2**32 - 1]])
 def test_chunk_sizes_must_fill_the_frame(sizes: list[int]) -> None:
     chunks = [
         b"abcd"[at : at + size]
         for at, size in zip((0, 4 if sizes[0] == 4 else 2), sizes, strict=False)
     ]
-    with pytest.raises(VaultDamaged, match="more than its chunks"):
+    with pytest.raises(VaultDamaged, match="more or less than its chunks"):
         forged_frame(b"abcd", chunk_ids(CHAIN, chunks), sizes)
 
 

@@ -6,7 +6,7 @@ import pytest
 from unit.maintenance.smallhost import DAY_US, SmallHost
 
 from streamd.errors import VaultDamaged
-from streamd.format import checkpoint, state_sum
+from streamd.format import batch, checkpoint, state_sum
 from streamd.maintenance import expire, rooting
 from streamd.maintenance.checkpointing import cut_pages
 from streamd.maintenance.live import LiveSet
@@ -117,7 +117,7 @@ class Pages:
             source=b"s" * 16,
             at_us=1,
             marks=(),
-            state=StateSum(state_sum.to_bytes(state_sum.sum_of(rows)), len(rows)),
+            state=StateSum(state_sum.to_bytes(batch.sum_rows(rows)), len(rows)),
             merkle=b"",
             pages=tuple(checkpoint.PageRow(b"", page, 1) for page in self.bodies),
         )
