@@ -4,7 +4,8 @@ When every task waits, the clock jumps to the next timer: a simulated day costs 
 When every task waits and no timer is set, the system is stuck for good: `Stuck` says so.
 Which of the ready callbacks runs next is drawn from the seed, so another seed is another
 interleaving and the same seed the same run. Thread work runs inline: with a seed at a later moment
-of virtual time, as if the thread had taken a while; without one at once.
+of virtual time, as if the thread had taken a while; without one at once. An object whose methods
+take longer says so by its method `thread_seconds`.
 
 `Halt` ends the run at that very point, as a crash would: no other task runs again.
 """
@@ -88,6 +89,8 @@ class SimLoop(asyncio.BaseEventLoop):
             self._work(future, func, args)
             return future
         delay = self._rng.choice((0.0, self._rng.random() * THREAD_SECONDS_MAX))
+        seconds = getattr(getattr(func, "__self__", None), "thread_seconds", None)
+        delay += 0.0 if seconds is None else seconds()
         if getattr(executor, "_max_workers", 0) == 1:  # one thread: first come, first served
             queue = self._queues.setdefault(id(executor), deque())
             queue.append((future, func, args))

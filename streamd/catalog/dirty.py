@@ -76,6 +76,28 @@ def pick(
     return [DirtyPlace(*row) for row in rows]
 
 
+def hand_over(
+    connection: sqlite3.Connection, source: int, places: Iterable[tuple[DirtyPlace, int]]
+) -> None:
+    """Have other surveys, by number, go on with places that one has picked or come upon.
+
+    What became dirty again meanwhile is handed over too: they have not begun.
+    """
+    for place, survey in places:
+        connection.execute(
+            "INSERT INTO dirty (source, path, deep, first_us, picked) VALUES (?, ?, ?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET deep = max(deep, excluded.deep),"
+            " first_us = min(first_us, excluded.first_us), picked = excluded.picked"
+            " WHERE deep < 2",
+            (source, place.path, int(place.depth), place.first_us, survey),
+        )
+        connection.execute(
+            "INSERT INTO survey VALUES (?, ?, ?)"
+            " ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)",
+            (source, survey, place.first_us),
+        )
+
+
 def resolve(connection: sqlite3.Connection, source: int, survey: int) -> None:
     """Forget the places of a survey whose findings are durable."""
     connection.execute("DELETE FROM dirty WHERE source = ? AND picked = ?", (source, survey))

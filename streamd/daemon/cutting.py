@@ -12,10 +12,12 @@ recorded all the same, and a gap that says so lasts until the next cut that is s
 """
 
 import asyncio
+from collections.abc import Container
 from typing import Final
 
-from streamd.catalog.dirty import DirtyPlace
+from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.daemon.gaps import OpenGaps
+from streamd.daemon.large_files import LargeFiles
 from streamd.daemon.meters import Meters
 from streamd.daemon.noticing import Noticing
 from streamd.daemon.progress import Progress
@@ -47,6 +49,9 @@ class Cutting:
         meters: Meters,
         rpo_seconds: float,
     ) -> None:
+        self.large = LargeFiles(
+            surveying, meters, slow_seconds=rpo_seconds, on_captured=self._on_captured
+        )
         self._surveying = surveying
         self._noticing = noticing
         self._gaps = gaps
@@ -57,6 +62,7 @@ class Cutting:
         self.seconds = 0.0  # what the last cut took
         self.spared_share = 1.0  # of that, if the one before had waited for it
         self._sizes: dict[int, int] = {}  # of the files that were read for it
+        self._mixed: dict[bytes, float] = {}  # of unsettled cuts -> when: to be looked at again
 
     async def cut(self) -> Survey | None:
         """Look at what is dirty, until what is found is durable; None: nothing is dirty."""
@@ -78,17 +84,40 @@ class Cutting:
             self._surveying.let_go(cut)
             raise
         if doubt:
+            self._mixed |= dict.fromkeys(begun.mixed, asyncio.get_running_loop().time())
             # A part may have been recorded long before the end.
             start_us = began_us if cut.is_broken else self._progress.drained_us
             self._gaps.begin(start_us, UNSETTLED, b"")
             self._meters.unsettled(self._name)
             _LOG.warning("cut-unsettled", source=self._name, reason=doubt)
-        closed = [] if doubt else self._gaps.close(unsettled, self._progress.drained_us)
+        if survey.trail.large:
+            await self.large.take_over(survey.trail.large.values())
+        closed = []
+        if not doubt and self._is_clear(begun, survey, cut):
+            closed = self._gaps.close(unsettled, self._progress.drained_us)
         await self._surveying.end(number, LIVE, first_us=begun.first_us, gaps=closed)
         self.seconds = asyncio.get_running_loop().time() - started
         self.spared_share = spared_share(self._sizes, cut.sizes)
         self._sizes = cut.sizes
         return survey
+
+    async def _on_captured(self, path: bytes) -> None:
+        """A large file was captured by itself. If a gap waits for that, a cut has to close it."""
+        if path in self._mixed:
+            await self._noticing.note({path: int(Depth.ENTRY)}, self._progress.drained_us)
+
+    def _is_clear(self, begun: "_Begun", survey: Survey, cut: Cut) -> bool:
+        """Say whether all that an earlier cut may have mixed was looked at since, by a settled one.
+
+        A large file counts when it was captured by itself: a cut leaves it to that.
+        """
+        left = {*survey.trail.slipped, *survey.trail.large}
+        left.update(place.path for place in cut.slipped())
+        for path, since in list(self._mixed.items()):
+            was_seen = path not in left and begun.was_looked_at(path, survey.trail.absent)
+            if was_seen or self.large.captured.get(path, -1.0) > since:
+                del self._mixed[path]
+        return not self._mixed
 
     def _is_promised(self) -> bool:
         """Whether an instant now would be told as exact: no other gap is open."""
@@ -101,11 +130,14 @@ class Cutting:
         surveying, loop = self._surveying, asyncio.get_running_loop()
         started, count = loop.time(), 0
         while True:
-            survey = await surveying.survey(list(begun.places.values()))
+            is_left = self.large.is_open and begun.leaves_large
+            survey = await surveying.survey(list(begun.places.values()), leaves_large=is_left)
             await surveying.look(survey, LIVE, first_us=begun.first_us, cut=cut)
             count += 1
-            if not begun.is_promised or survey.missing:
+            if survey.missing:
                 return survey, ""
+            if not begun.is_promised:
+                return survey, await self._large_doubt(begun, survey)
             await cut.was_read()
             doubt = await self._doubt(begun, survey, cut)
             is_late = count == PASSES_MAX or loop.time() - started > self._seconds_max
@@ -130,7 +162,10 @@ class Cutting:
             return "events are late"
         if (cut.is_broken or begun.is_full) and (moved or names):
             return "too large to be committed at once"
-        if settling.is_mixed(slipped, moved):
+        begun.mixed = settling.mixed([*slipped, *survey.trail.large], moved)
+        if begun.mixed:
+            # A large file that moves with its directory has to be read with all that moves.
+            begun.leaves_large = begun.leaves_large and begun.mixed.isdisjoint(survey.trail.large)
             return "moved while it was looked at"
         if cut.unread():
             return "gone while it was read"
@@ -138,6 +173,14 @@ class Cutting:
         if files and not await self._surveying.are_there(files):
             return "renamed while it was read"
         return ""
+
+    async def _large_doubt(self, begun: "_Begun", survey: Survey) -> str:
+        """Say the same of a cut of which nothing is promised now: it may be when it has ended."""
+        if not survey.trail.large:
+            return ""
+        moved, _ = await self._surveying.moves(survey, ())
+        begun.mixed = settling.mixed(survey.trail.large, moved)
+        return "a large file moved" if begun.mixed else ""
 
 
 class _Begun:
@@ -148,6 +191,8 @@ class _Begun:
         self.is_promised = is_promised
         self.places: dict[bytes, DirtyPlace] = {}
         self.first_us = picked[0].first_us
+        self.leaves_large = True  # those that changed are not waited for
+        self.mixed: frozenset[bytes] = frozenset()  # what may be shown where it never was
         self.is_full = False  # more was dirty than the last pick took: not all is looked at
         self.since_us = 0  # everything before was noticed when its last pass began; 0: not known
         self.pick(picked)
@@ -155,6 +200,13 @@ class _Begun:
     def begin(self, since_us: int | None) -> None:
         """A pass begins."""
         self.since_us = since_us or 0
+
+    def was_looked_at(self, path: bytes, absent: Container[bytes]) -> bool:
+        """Say whether the last pass has looked at a path, or found that it is not there."""
+        if path in self.places:
+            return True
+        ways = (each for each in settling.above(path) if each in self.places)
+        return any(self.places[each].deep or each in absent for each in ways)
 
     def pick(self, picked: list[DirtyPlace]) -> None:
         """Look at what was dirty, too."""

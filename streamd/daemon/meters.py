@@ -192,6 +192,10 @@ class Meters(UplinkMeters):
         """A live cut did not settle; a gap says so."""
         self.metrics.cuts_unsettled_total.labels(source).inc()
 
+    def large_files(self, source: str, count: int) -> None:
+        """So many large files wait to be captured by themselves."""
+        self.metrics.large_files_waiting.labels(source).set(count)
+
     def scan_began(self, source: str) -> None:
         """A scan of a source began."""
         self.metrics.rescan_in_progress.labels(source).set(1)

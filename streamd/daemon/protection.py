@@ -186,6 +186,8 @@ class Protection:
     def _start_checks(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """Start what proves that nothing is missed, as far as the terms ask for it."""
         terms, tasks = self._terms, []
+        if terms.hooks is None and self.stream.slow is None:  # else they belong into a capture
+            tasks.append(group.create_task(self._cutting.large.run(), name=f"large:{self.name}"))
         if terms.reread_seconds:
             rereader = Rereader(
                 stream=self.stream,

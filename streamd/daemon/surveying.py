@@ -10,11 +10,13 @@ from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.walk import WalkLookup
 from streamd.model.host import Identity
 from streamd.model.record import Gap
+from streamd.pipeline import survey as survey_module
 from streamd.pipeline.capture import Pipeline
-from streamd.pipeline.channel import BULK
+from streamd.pipeline.channel import BULK, LONE
 from streamd.pipeline.cut import Cut
 from streamd.pipeline.findings import Finding
 from streamd.pipeline.jobs import Stream
+from streamd.pipeline.standing_alone import LoneLook
 from streamd.pipeline.survey import Survey
 from streamd.pipeline.visit import join
 from streamd.sources.port import VIRTUAL_ROOT
@@ -57,7 +59,11 @@ class Surveying:
             dirty.pick, self.stream.number, number, scan=lane == BULK, limit=limit
         )
 
-    async def survey(self, places: Sequence[DirtyPlace]) -> Survey:
+    async def hand_over(self, places: Sequence[tuple[DirtyPlace, int]]) -> None:
+        """Have other surveys, by number, go on with places that one has picked or come upon."""
+        await self._catalog.write(dirty.hand_over, self.stream.number, places)
+
+    async def survey(self, places: Sequence[DirtyPlace], *, leaves_large: bool = False) -> Survey:
         """Return a survey of places; `look` carries it out."""
         stream = self.stream
         return Survey(
@@ -67,14 +73,37 @@ class Surveying:
             places,
             lambda: next(self._fids),
             deleted_roots=await self._deleted_roots(),
+            leaves_large=leaves_large,
         )
+
+    async def capture_alone(self, place: DirtyPlace, number: int) -> bool:
+        """Capture a large file by itself, as survey `number`. Say whether it was captured."""
+        stream = self.stream
+        lone = LoneLook(
+            stream.source,
+            self._lookup,
+            stream.in_flight,
+            place,
+            lambda: next(self._fids),
+            size_min=survey_module.ALONE_MIN,
+        )
+        await self._hand_in(lone.findings(), LONE, first_us=place.first_us)
+        await self.end(number, LONE, first_us=place.first_us)
+        async with self._turn:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, lone.was_captured
+            )
 
     async def look(
         self, survey: Survey, lane: int, *, first_us: int, cut: Cut | None = None
     ) -> None:
         """Look at the places of a survey and hand in what is found."""
+        await self._hand_in(survey.findings(), lane, first_us=first_us, cut=cut)
+
+    async def _hand_in(
+        self, findings: Iterator[Finding], lane: int, *, first_us: int, cut: Cut | None = None
+    ) -> None:
         loop = asyncio.get_running_loop()
-        findings = survey.findings()
         while True:
             async with self._turn:
                 finding = await loop.run_in_executor(self._threads, next, findings, None)

@@ -99,6 +99,11 @@ class SourceMetrics(MetricSet):
             "Live cuts that did not settle on one instant; a gap says when.",
             (_SOURCE,),
         )
+        self.large_files_waiting = self._gauge(
+            "large_files_waiting",
+            "Large files that changed and wait to be captured by themselves.",
+            (_SOURCE,),
+        )
         self.watch_mode = self._gauge(
             "watch_mode",
             "1 for each kind of watcher in use for the source.",

@@ -117,7 +117,7 @@ class Pipeline:
         job = Job(stream, key, -1, finding, first_us, survey_done, list(gaps), list(marks), cut=cut)
         if cut is not None:
             cut.enter()
-        await self.intake.send(job, finding.expected_bytes, lane)
+        await self.intake.send(job, finding.expected_bytes, min(lane, BULK))
         # Only what is inside gets a number: whoever is cancelled while waiting leaves no hole.
         job.sequence = self._sequences.get(key, 0)
         self._sequences[key] = job.sequence + 1

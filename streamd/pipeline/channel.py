@@ -10,6 +10,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 LIVE, BULK = 0, 1
+LONE = 2  # large files by themselves: in line with nobody; in the channel they are BULK
 LANES = 2
 
 

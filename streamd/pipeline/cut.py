@@ -34,7 +34,6 @@ class Cut:
         self._read.set()
         self._parked: list[Parked] = []
         self._known: dict[Key, tuple[HostStat, bytes]] = {}
-        self._large: set[Key] = set()
         self.sizes: dict[int, int] = {}  # of files that were read, by fid; so many at most
 
     # -- told by the pipeline --------------------------------------------------------------------
@@ -47,15 +46,12 @@ class Cut:
     def park(self, parked: "Parked") -> None:
         """A finding was read and sealed."""
         self._parked.append(parked)
-        is_large = parked.job.finding.is_large
         for intent in parked.ready.intents:
             if intent.version is not None and len(self.sizes) < SIZES_MAX:
                 self.sizes[intent.fid] = intent.stat.size
             if intent.version is not None and not intent.again:
                 key = (intent.stat.dev, intent.stat.ino, intent.generation)
                 self._known[key] = (intent.stat, intent.version)
-                if is_large:
-                    self._large.add(key)
         self._open -= 1
         if not self._open:
             self._read.set()

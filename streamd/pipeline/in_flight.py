@@ -79,6 +79,11 @@ class InFlight:
         with self._lock:
             return [self._found[key].path for key in _keys(self._by_inode, (dev, ino))]
 
+    def has_path(self, path: bytes) -> bool:
+        """Say whether the entry at a path is in flight."""
+        with self._lock:
+            return any(found.path == path for found in self._found.values())
+
     def names_in(self, parent: int, survey: object) -> list[bytes]:
         """Return the names in a directory that other surveys have found."""
         with self._lock:

@@ -26,6 +26,7 @@ from streamd.pipeline.findings import (
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
 from streamd.pipeline.recognising import Recogniser
+from streamd.pipeline.standing_alone import may_stand_alone
 from streamd.pipeline.trail import Trail, left_behind, others_of
 from streamd.pipeline.visit import Visit, is_same, is_unmounted, join, rows_of, split, visits
 from streamd.policy.classes import TOO_LARGE
@@ -33,6 +34,7 @@ from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 _REGULAR: Final = int(EntryType.REGULAR)
+ALONE_MIN: Final = 32 * 1024 * 1024  # a file of this size may be captured by itself
 AHEAD_MAX: Final = 256  # entries whose identities are looked up in one go
 GONE_MAX: Final = 4096  # removals in one batch
 
@@ -49,8 +51,10 @@ class Survey:
         new_fid: Callable[[], int],
         *,
         deleted_roots: frozenset[bytes] = frozenset(),
+        leaves_large: bool = False,
     ) -> None:
         self._source = source
+        self._leaves_large = leaves_large  # see `trail.large`
         self._deleted_roots = deleted_roots  # known to be deleted, not only missing
         self._lookup = lookup
         self._in_flight = in_flight
@@ -260,7 +264,7 @@ class Survey:
         """The entry is in flight. Unless this survey itself found it, look again later."""
         entries, depth = self._in_flight.entries, Depth.BELOW if deep else Depth.ENTRY
         if entries.get((parent, name)) is not self:
-            self._slip(path, depth)
+            self._slip_in_flight((parent, name), path, depth)
         elif now is not None and self._in_flight.stat_of((parent, name)) != now:
             self._slip(path, depth)  # it changed since it was found
 
@@ -277,6 +281,15 @@ class Survey:
         """Nothing is known of a place that is sure to hold: neither what was nor what is."""
         self._look_again(path, depth)
         self.trail.slipped.append(path)
+
+    def _slip_in_flight(self, key: tuple[int, bytes], path: bytes, depth: Depth) -> None:
+        """Let what is in flight slip. A large file that is read by itself is waited for there."""
+        seen, is_other = self._in_flight.stat_of(key), self._in_flight.entries.get(key) is not self
+        if self._leaves_large and is_other and seen is not None and seen.size >= ALONE_MIN:
+            self.trail.large[path] = DirtyPlace(path, depth, self._since_us(path))
+            self.trail.slipped.append(path)
+        else:
+            self._slip(path, depth)
 
     def _is_meant(self, visit: Visit, listing: Listing) -> bool:
         """Check the directory itself: is it the one we know under this path, and unchanged?
@@ -355,16 +368,14 @@ class Survey:
                 found = None
                 if row is None or row.again or not is_same(row.stat, now):
                     found = self._judge(parent, name, visit.path, row, now)
-                    if found is None or self._in_flight.is_held(found, self):
-                        self._slip(join(visit.path, name), Depth.BELOW)
+                    if self._is_put_off(join(visit.path, name), row, found):
                         continue
                 if now.type == _DIRECTORY and name not in listing.closed:
                     self._descend(visit, name, now, row, found, below)
                 if found is None:
                     continue
                 self.trail.found(row, found)
-                if row is not None:
-                    self._touch(others_of(self._lookup, row, found), found.path)
+                self._touch(others_of(self._lookup, row, found), found.path)
                 is_large = self._is_large(found)
                 if is_large or self._is_full():
                     yield found if is_large else None
@@ -396,6 +407,16 @@ class Survey:
         if name not in listing.closed:
             self._descend(visit, name, now, row, None, below)
 
+    def _is_put_off(self, path: bytes, row: NodeRow | None, found: Found | None) -> bool:
+        """Leave an entry to a later look, or to whoever captures large files by themselves."""
+        if found is None or self._in_flight.is_held(found, self):
+            self._slip(path, Depth.BELOW)
+            return True
+        if self._leaves_large and may_stand_alone(row, found, ALONE_MIN):
+            self.trail.large[path] = DirtyPlace(path, Depth.ENTRY, found.since_us)
+            return True
+        return False
+
     def _is_large(self, found: Found) -> bool:
         """Take an entry into the batch; say True instead if it has to be a batch of its own."""
         self.change_count += 1
@@ -420,7 +441,7 @@ class Survey:
         for name in sorted(looked_for - listing.entries.keys() - listing.failed.keys() - too_large):
             path = join(visit.path, name)
             if (parent, name) in in_flight:
-                self._slip(path, Depth.ENTRY)
+                self._slip_in_flight((parent, name), path, Depth.ENTRY)
                 continue
             self.trail.was_absent(path)
             if name in rows:

@@ -1,6 +1,6 @@
 """What a survey must remember besides its findings: what it is not sure of, and what moved."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.lookup import NodeRow, TreeLookup
@@ -17,6 +17,7 @@ class Trail:
 
     def __init__(self) -> None:
         self.deferred: list[DirtyPlace] = []  # what needs a look after this one
+        self.large: dict[bytes, DirtyPlace] = {}  # large files left to be captured by themselves
         self.slipped: list[bytes] = []  # those of it of which nothing is known that holds
         self._moved: dict[bytes, int] = {}  # where known directories are that were elsewhere
         self._shared: dict[int, set[bytes]] = {}  # files with several names: those found
@@ -26,6 +27,11 @@ class Trail:
         self._unlike: set[bytes] = set()
         self._absent: set[bytes] = set()
         self._anew: set[bytes] = set()
+
+    @property
+    def absent(self) -> Collection[bytes]:
+        """Places where nothing was found."""
+        return self._absent
 
     # -- directories that were not what they had been --------------------------------------------
 
@@ -91,10 +97,15 @@ class Trail:
         return left - self._gone
 
 
-def others_of(lookup: TreeLookup, row: NodeRow, found: Found) -> list[bytes]:
-    """Return the names to look at when `found` is recorded where `row` was."""
-    if row.fid != found.fid:
-        return left_behind(lookup, row, found.path)
+def others_of(lookup: TreeLookup, row: NodeRow | None, found: Found) -> list[bytes]:
+    """Return the names to look at when `found` is recorded where `row` was.
+
+    Where a file was before is among them: it leaves that place, and another may be there by now.
+    """
+    if row is None or row.fid != found.fid:
+        left = [] if row is None else left_behind(lookup, row, found.path)
+        former = [] if found.is_fresh else lookup.paths_of(found.fid, NAMES_MAX)
+        return [*left, *(each for each in former if each != found.path)]
     if row.stat.nlink > 1 and row.stat.type != EntryType.DIRECTORY and found.read:
         return [each for each in lookup.paths_of(row.fid, NAMES_MAX) if each != found.path]
     return []

@@ -18,20 +18,22 @@ The first is known when it happens. The second is excluded if, after the file wa
 that it keeps still lead to it.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 _SLASH = b"/"
 
 
-def is_mixed(slipped: Collection[bytes], moved: Collection[bytes]) -> bool:
-    """Say whether a look may have joined what never was together.
+def mixed(slipped: Iterable[bytes], moved: Collection[bytes]) -> frozenset[bytes]:
+    """Return where a look may have joined what never was together.
 
     `slipped` are places that are neither known as they are nor as they were at the barrier; `moved`
     the places of directories that moved, former and new.
     """
     places = frozenset(moved)
-    return bool(places) and any(
-        path in places or any(each in places for each in above(path)) for path in slipped
+    if not places:
+        return places
+    return frozenset(
+        path for path in slipped if path in places or any(each in places for each in above(path))
     )
 
 

@@ -375,6 +375,7 @@ class Weather:
     gap: float = 0.0  # each batch of events
     nameless: float = 0.0  # each event of a file: only its inode is told
     late: float = 0.0  # each batch: only a part of it comes now
+    slow: float = 0.0  # seconds that each part of a large file may take to be read
 
 
 class ScriptedSource:
@@ -511,7 +512,11 @@ class ScriptedSource:
             if name in nodes
         }
 
-    # -- reading ---------------------------------------------------------------------------------
+    # -- reading --------------------------------------------------------------------------------
+
+    def part_seconds(self) -> float:
+        """Return how long the next part of a large file takes."""
+        return self._rng.random() ** 3 * self.weather.slow if self.weather.slow else 0.0
 
     def read(self, requests: Sequence[ReadRequest]) -> ReadBatch:
         arena = bytearray()
@@ -566,6 +571,9 @@ class ScriptedLargeRead:
         self._first: Node | None = None
         self._stat = request.expected
         self._outcome = Outcome.OK
+
+    def thread_seconds(self) -> float:
+        return self._source.part_seconds() if self._parts < 2 else 0.0
 
     def next(self) -> tuple[memoryview, list[Piece]] | None:
         self._source._look()

@@ -34,6 +34,7 @@ def tiny(monkeypatch):
     """Batches, segments and surveys so small that a handful of files needs several."""
     monkeypatch.setattr(survey, "BATCH_ENTRIES_MAX", 4)
     monkeypatch.setattr(survey, "BATCH_BYTES_MAX", 350)
+    monkeypatch.setattr(survey, "ALONE_MIN", 400)
     monkeypatch.setattr(survey, "GONE_MAX", 2)
     monkeypatch.setattr(capture, "INLINE_BATCH_MAX", 300)
     monkeypatch.setattr(commit, "_RECORDS_PER_SEGMENT", 30)
@@ -58,7 +59,12 @@ def weather_of(rng: random.Random) -> Weather:
         return rate if rng.random() < 0.5 else 0.0
 
     return Weather(
-        preempt=maybe(0.15), fuzzy=maybe(0.1), gap=maybe(0.08), nameless=maybe(0.3), late=maybe(0.3)
+        preempt=maybe(0.15),
+        fuzzy=maybe(0.1),
+        gap=maybe(0.08),
+        nameless=maybe(0.3),
+        late=maybe(0.3),
+        slow=maybe(4.0),
     )
 
 

@@ -539,3 +539,17 @@ def test_a_catalog_from_before_handles_tells_by_the_time_of_birth(one) -> None:
     link = one.fid(b"/r/link")
     one.record(one.look({b"/r/link": Depth.BELOW, b"/r/other": Depth.BELOW}))
     assert one.fid(b"/r/other") not in {None, link}
+
+
+def test_where_a_file_was_before_is_looked_at_when_it_is_found_elsewhere(one) -> None:
+    """Its other name was taken by another file, which nobody has told of yet."""
+    tree(one)
+    one.capture()
+    docs, fid = one.root.children[b"docs"], one.fid(b"/r/docs/a")
+    one.fs.link(docs.children[b"a"], one.root, b"new")
+    one.fs.rename(docs, b"b", docs, b"a")
+    findings = one.look({b"/r/new": Depth.ENTRY})
+    assert {b"/r/new", b"/r/docs/a"} <= set(found_paths(findings))
+    one.record(findings)
+    assert one.fid(b"/r/new") == fid
+    assert one.fid(b"/r/docs/a") not in {None, fid}
