@@ -77,25 +77,27 @@ def pick(
 
 
 def hand_over(
-    connection: sqlite3.Connection, source: int, places: Iterable[tuple[DirtyPlace, int]]
+    connection: sqlite3.Connection, source: int, places: Iterable[tuple[DirtyPlace, int, int]]
 ) -> None:
-    """Have other surveys, by number, go on with places that one has picked or come upon.
+    """Have other surveys go on with places that one has picked or come upon.
 
-    What became dirty again meanwhile is handed over too: they have not begun.
+    Each with the number of a survey that has not begun, which takes what became dirty again
+    meanwhile too, and that of a former one, 0 for none, whose age it takes.
     """
-    for place, survey in places:
+    for place, survey, former in places:
+        row = connection.execute(
+            "SELECT first_us FROM survey WHERE source = ? AND number = ?", (source, former)
+        ).fetchone()
+        first_us = place.first_us if row is None else min(place.first_us, row[0])
+        connection.execute("DELETE FROM survey WHERE source = ? AND number = ?", (source, former))
         connection.execute(
             "INSERT INTO dirty (source, path, deep, first_us, picked) VALUES (?, ?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET deep = max(deep, excluded.deep),"
             " first_us = min(first_us, excluded.first_us), picked = excluded.picked"
             " WHERE deep < 2",
-            (source, place.path, int(place.depth), place.first_us, survey),
+            (source, place.path, int(place.depth), first_us, survey),
         )
-        connection.execute(
-            "INSERT INTO survey VALUES (?, ?, ?)"
-            " ON CONFLICT DO UPDATE SET first_us = min(first_us, excluded.first_us)",
-            (source, survey, place.first_us),
-        )
+        connection.execute("INSERT INTO survey VALUES (?, ?, ?)", (source, survey, first_us))
 
 
 def resolve(connection: sqlite3.Connection, source: int, survey: int) -> None:

@@ -79,7 +79,9 @@ class TreeWriter:
         self.dropped: list[Intent] = []  # not recorded: they had no place, and need another look
         self.unsure: list[Intent] = []  # recorded by name; the file is not as it was seen there
         self._nameless: set[int] = set()  # lost their last name; may get another until `finish`
-        self._buried: set[tuple[int, bytes]] | None = None  # what was below those that got none
+        self._applied: list[Sequence[Intent]] = []
+        self._recorded: set[tuple[int, bytes]] | None = None  # places, while others are buried
+        self._buried: set[tuple[int, bytes]] = set()  # those of them that went too
 
     # -- records ---------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ class TreeWriter:
 
     def _drop_entry(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
         self._connection.execute("DELETE FROM dirent WHERE parent = ? AND name = ?", (parent, name))
-        if self._buried is not None:
+        if self._recorded is not None and (parent, name) in self._recorded:
             self._buried.add((parent, name))
         self._state.more_names -= 1
         old = msgspec.msgpack.encode(Dirent(fid, entry_type))
@@ -162,21 +164,28 @@ class TreeWriter:
     def apply(self, intents: Sequence[Intent]) -> None:
         """Record every intention, in order. Those without a place go to `dropped`."""
         rest = list(intents)
+        self._applied.append(intents)
         while rest:
             rest = self._apply_run(rest)
 
     def finish(self) -> set[tuple[int, bytes]]:
-        """Remove what was replaced and got no other name; return what went with it, by place.
+        """Remove what was replaced and got no other name; return the places that went with it.
+
+        Only places that were recorded at this instant: what was below may be millions of entries.
 
         Only in the end of all that is recorded at this instant: an exchange, a move to a place that
         was looked at later, gives a replaced file its new name.
         """
-        buried = self._buried = set()
+        if not self._nameless:
+            return set()
+        self._recorded = {
+            (intent.parent, intent.name) for intents in self._applied for intent in intents
+        }
         for fid in sorted(self._nameless):
             self._bury(fid)
         self._nameless.clear()
-        self._buried = None
-        return buried
+        self._recorded = None
+        return self._buried
 
     def _bury(self, fid: int) -> None:
         """Remove a file that is left without a name, and everything below it."""

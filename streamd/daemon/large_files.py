@@ -48,15 +48,15 @@ class LargeFiles:
 
     async def take_over(self, places: Iterable[DirtyPlace]) -> None:
         """Take places out of a live cut that is about to end."""
-        taken: list[tuple[DirtyPlace, int]] = []
+        taken: list[tuple[DirtyPlace, int, int]] = []
         for place in places:
-            known = self._waiting.get(place.path)
-            number = self._surveying.begin() if known is None else known[1]
-            if known is not None and known[0].first_us < place.first_us:
-                place = known[0]  # noqa: PLW2901 - the older of the two
-            self._waiting[place.path] = place, number
-            taken.append((place, number))
+            known, former = self._waiting.get(place.path, (place, 0))
+            older = place._replace(first_us=min(known.first_us, place.first_us))
+            taken.append((older, self._surveying.begin(), former))
         await self._surveying.hand_over(taken)
+        # Only now: whoever ends before the places are its own would leave them dirty for ever, and
+        # one that has begun meanwhile, as the former, does not see what is taken over here.
+        self._waiting.update({place.path: (place, number) for place, number, _ in taken})
         self._told()
 
     async def run(self) -> None:

@@ -59,8 +59,8 @@ class Surveying:
             dirty.pick, self.stream.number, number, scan=lane == BULK, limit=limit
         )
 
-    async def hand_over(self, places: Sequence[tuple[DirtyPlace, int]]) -> None:
-        """Have other surveys, by number, go on with places that one has picked or come upon."""
+    async def hand_over(self, places: Sequence[tuple[DirtyPlace, int, int]]) -> None:
+        """Have other surveys go on with places that one has picked: place, number, former one."""
         await self._catalog.write(dirty.hand_over, self.stream.number, places)
 
     async def survey(self, places: Sequence[DirtyPlace], *, leaves_large: bool = False) -> Survey:

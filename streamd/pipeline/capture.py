@@ -315,7 +315,7 @@ class Pipeline:
         self._observer.chunks(new_count, content.chunk_count - new_count)
         self._observer.read(job.stream.identity.name, size, stored, content.duplicate_bytes)
         carried = sum(batch.stored_size for batch in ready.inline_data)
-        is_inline = job.lane[1] == LIVE and carried + stored <= INLINE_BATCH_MAX
+        is_inline = job.lane[1] != BULK and carried + stored <= INLINE_BATCH_MAX
         await self._send_on(parked, content, Role.DATA, ready.inline_data if is_inline else None)
         return stored
 

@@ -18,10 +18,13 @@ def stat(kind: EntryType, ino: int) -> HostStat:
     return HostStat(int(kind), 0o755, 0, 0, 0, 1, 1, 1, ino, 1, 0)
 
 
-def replace(connection: sqlite3.Connection, state: SourceState, other: Intent) -> None:
+def replace(
+    connection: sqlite3.Connection, state: SourceState, *others: Intent
+) -> set[tuple[int, bytes]]:
     writer = TreeWriter(connection, state)
-    writer.apply([other])
-    writer.finish()
+    for other in others:
+        writer.apply([other])
+    return writer.finish()
 
 
 @pytest.mark.parametrize("how", ["removed", "replaced"])
@@ -53,4 +56,23 @@ def test_a_large_directory_goes_page_by_page_and_children_first(tmp_path, monkey
     with catalog.reader() as connection:
         left = connection.execute("SELECT count(*) FROM dirent").fetchone()
     assert left == (0 if how == "removed" else 1,)
+    catalog.close()
+
+
+def test_of_what_goes_with_a_replaced_directory_only_what_was_just_recorded_is_told(tmp_path):
+    """It may hold millions of entries; what was recorded in it just now needs another look."""
+    catalog = Catalog(str(tmp_path))
+    state = catalog.write_now(load_source, "s", SourceId(bytes(16)))
+
+    def intent(parent: int, name: bytes, kind: EntryType, fid: int) -> Intent:
+        return Intent(parent, name, fid, stat(kind, fid), b"version", again=False, is_fresh=True)
+
+    top = intent(-state.number, b"/r", EntryType.DIRECTORY, 100)
+    files = [intent(100, b"f%d" % n, EntryType.REGULAR, 101 + n) for n in range(5000)]
+    catalog.write_now(lambda c: TreeWriter(c, state).apply([top, *files]))
+    late = intent(100, b"late", EntryType.REGULAR, 9000)
+    other = intent(-state.number, b"/r", EntryType.REGULAR, 9001)
+    assert catalog.write_now(replace, state, late, other) == {(100, b"late")}
+    again = intent(-state.number, b"/r", EntryType.REGULAR, 9001)
+    assert catalog.write_now(replace, state, again) == set()
     catalog.close()

@@ -125,13 +125,20 @@ def test_places_are_handed_over_with_their_age_and_come_back_when_nobody_goes_on
     dirty.note(db, number, {b"/r/a": Depth.ENTRY, b"/r/s": Depth.SCAN}, 10)
     (picked,) = dirty.pick(db, number, 1, scan=False, limit=9)
     places = [picked, DirtyPlace(b"/r/new", Depth.ENTRY, 5), DirtyPlace(b"/r/s", Depth.ENTRY, 3)]
-    dirty.hand_over(db, number, [(place, 7 + at) for at, place in enumerate(places)])
+    dirty.hand_over(db, number, [(place, 7 + at, 0) for at, place in enumerate(places)])
     dirty.resolve(db, number, 1)
     assert dirty.pick(db, number, 2, scan=False, limit=9) == []
     assert dirty.oldest_us(db, number) == 3
     assert [each.path for each in dirty.pick(db, number, 3, scan=True, limit=9)] == [b"/r/s"]
-    dirty.note(db, number, {b"/r/a": Depth.ENTRY}, 20)  # it changes again
+    dirty.note(db, number, {b"/r/new": Depth.ENTRY}, 20)  # it changes again
+    dirty.hand_over(db, number, [(DirtyPlace(b"/r/new", Depth.ENTRY, 20), 11, 8)])
+    dirty.resolve(db, number, 8)  # which had begun
+    assert dirty.oldest_us(db, number) == 3
+    dirty.resolve(db, number, 9)
+    dirty.resolve(db, number, 3)
+    assert dirty.oldest_us(db, number) == 5, "of what the former one had"
+    dirty.note(db, number, {b"/r/a": Depth.ENTRY}, 20)  # this one too
     dirty.resolve(db, number, 7)
     dirty.release(db, number)
     left = dirty.pick(db, number, 4, scan=False, limit=9)
-    assert {(place.path, place.first_us) for place in left} == {(b"/r/a", 3), (b"/r/new", 3)}
+    assert {(place.path, place.first_us) for place in left} == {(b"/r/a", 5), (b"/r/new", 5)}
