@@ -83,6 +83,7 @@ class Cutting:
         except BaseException:
             self._surveying.let_go(cut)
             raise
+        is_clear = await self._is_clear(begun, survey, cut)
         if doubt:
             self._mixed |= dict.fromkeys(begun.mixed, asyncio.get_running_loop().time())
             # A part may have been recorded long before the end.
@@ -93,7 +94,7 @@ class Cutting:
         if survey.trail.large:
             await self.large.take_over(survey.trail.large.values())
         closed = []
-        if not doubt and self._is_clear(begun, survey, cut):
+        if is_clear and not doubt:
             closed = self._gaps.close(unsettled, self._progress.drained_us)
         await self._surveying.end(number, LIVE, first_us=begun.first_us, gaps=closed)
         self.seconds = asyncio.get_running_loop().time() - started
@@ -106,11 +107,14 @@ class Cutting:
         if path in self._mixed:
             await self._noticing.note({path: int(Depth.ENTRY)}, self._progress.drained_us)
 
-    def _is_clear(self, begun: "_Begun", survey: Survey, cut: Cut) -> bool:
-        """Say whether all that an earlier cut may have mixed was looked at since, by a settled one.
+    async def _is_clear(self, begun: "_Begun", survey: Survey, cut: Cut) -> bool:
+        """Say whether all that earlier cuts may have mixed was looked at since.
 
         A large file counts when it was captured by itself: a cut leaves it to that.
         """
+        if not self._mixed:
+            return True
+        await cut.was_read()
         left = {*survey.trail.slipped, *survey.trail.large}
         left.update(place.path for place in cut.slipped())
         for path, since in list(self._mixed.items()):
