@@ -8,7 +8,7 @@ that has several names, or is gone.
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from streamd.catalog.dirty import Depth, DirtyPlace
+from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.entry import EntryType
@@ -70,8 +70,7 @@ class LoneLook:
         """Yield the file, or the place for a live cut to look at; nothing if it is as captured."""
         found = self._look()
         if found is None:
-            place = self._place._replace(depth=max(self._place.depth, Depth.ENTRY))
-            yield Finding(deferred=[place])
+            yield Finding(deferred=[self._place])
         elif found.read:
             self._found = found
             self._in_flight.add(found, self)
@@ -85,7 +84,7 @@ class LoneLook:
             return None
         listing = self._source.examine(at[0], [at[1]])
         now, own = listing.entries.get(at[1]), listing.own
-        if now is None or listing.error or (own is not None and own.ino != parent[1]):
+        if now is None or (own is not None and parent[1] not in {0, own.ino}):
             return None
         return self._judge(at[0], at[1], parent, now)
 
