@@ -80,10 +80,12 @@ class Cutting:
         cut = Cut()
         try:
             survey, doubt = await self._pass_on(begun, cut)
+            is_clear = await self._is_clear(begun, survey, cut)
+            if survey.trail.large:
+                await self.large.take_over(survey.trail.large.values())
         except BaseException:
             self._surveying.let_go(cut)
             raise
-        is_clear = await self._is_clear(begun, survey, cut)
         if doubt:
             self._mixed |= dict.fromkeys(begun.mixed, asyncio.get_running_loop().time())
             # A part may have been recorded long before the end.
@@ -91,8 +93,6 @@ class Cutting:
             self._gaps.begin(start_us, UNSETTLED, b"")
             self._meters.unsettled(self._name)
             _LOG.warning("cut-unsettled", source=self._name, reason=doubt)
-        if survey.trail.large:
-            await self.large.take_over(survey.trail.large.values())
         closed = []
         if is_clear and not doubt:
             closed = self._gaps.close(unsettled, self._progress.drained_us)
