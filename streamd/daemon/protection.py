@@ -78,8 +78,7 @@ class Protection:
         self._pipeline = pipeline
         self._catalog = catalog
         self._threads = threads
-        self._clock = clock
-        self._entropy = entropy
+        self._clock, self._entropy = clock, entropy
         self._meters = meters
         self._has_remote = has_remote
         self._terms = terms = terms or Terms()
