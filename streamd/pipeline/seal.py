@@ -6,6 +6,7 @@ batch, and everything heavy in it (compression, encryption, hashing) releases th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 from streamd.catalog.dirty import Depth, DirtyPlace
@@ -29,6 +30,7 @@ from streamd.pipeline.findings import Found, Trouble
 from streamd.sources.port import Outcome, Piece, ReadResult
 from streamd.vault.writer import VaultWriter
 
+_OFFSET: Final = itemgetter(1)
 _TICK_NS: Final = 10_000_000  # a change this close before the read may not move the clock again
 _FUTURE_NS: Final = 60_000_000_000  # a change time beyond that tells of a stepped clock only
 _TRIED_AGAIN: Final = frozenset(
@@ -87,6 +89,16 @@ class Described:
     pages: dict[bytes, bytes] = field(default_factory=dict)  # of chunk lists, by id
 
 
+def _are_side_by_side(group: Sequence[Piece]) -> bool:
+    """Say whether each piece begins where the one before ends."""
+    at = group[0].offset
+    for _, offset, size in group:
+        if offset != at:
+            return False
+        at += size
+    return True
+
+
 class Sealer:
     """Seals batches. Threads may share one."""
 
@@ -128,7 +140,9 @@ class Sealer:
             return sealed
         target = INLINE_FRAME_TARGET if lane[1] == LIVE else PACK_FRAME_TARGET
         sealer = self._writer.sealer(Role.DATA)
+        # In the order of the arena: entries that are read singly lie behind those read at once.
         fresh = [piece for chunk_id, piece in first.items() if chunk_id in new]
+        fresh.sort(key=_OFFSET)
         for group in _grouped(fresh, target):
             self._seal_group(sealer, arena, group)
         sealed.data = sealer.finish()
@@ -140,7 +154,7 @@ class Sealer:
         start, end = group[0].offset, group[-1].offset + group[-1].size
         sizes = [piece.size for piece in group]
         plain: memoryview | bytes
-        if end - start == sum(sizes):  # side by side in the arena: no copy
+        if _are_side_by_side(group):  # no copy
             plain = arena[start:end]
         else:
             plain = b"".join([arena[p.offset : p.offset + p.size] for p in group])

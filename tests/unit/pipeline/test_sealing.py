@@ -14,7 +14,13 @@ from streamd.catalog.objects import ObjectState
 from streamd.errors import ConfigInvalid
 from streamd.format import chunklist
 from streamd.format.codec import Codec
-from streamd.format.frame import INLINE_FRAME_TARGET, PACK_FRAME_TARGET
+from streamd.format.frame import (
+    INLINE_FRAME_TARGET,
+    PACK_FRAME_TARGET,
+    FrameOpener,
+    decode_table,
+    encode_table,
+)
 from streamd.model.entry import EntryType, FileVersion, VersionFlag
 from streamd.model.host import HostStat
 from streamd.pipeline.channel import BULK, LIVE
@@ -123,6 +129,41 @@ def test_small_chunks_share_frames_up_to_the_target(sealer, builder, kind, targe
     assert b"".join(frame.ids for frame in frames) == b"".join(piece.id for piece in pieces)
     assert content.duplicate_bytes == 0
     assert content.chunk_count == 60
+
+
+def stored_of(builder, content) -> dict[bytes, bytes]:
+    """Return every chunk as a reader gets it, which proves each by its id."""
+    table = decode_table(encode_table([(0, content.data)]), 1)
+    keys, identity = builder.vault.keys, builder.vault.identity
+    opener = FrameOpener(keys.secret_for, keys.domain_keys, identity)
+    found = {}
+    for row, frame in zip(table.frames, content.data.frames, strict=True):
+        plain, at = opener.open(table, row, content.data.origin, frame.data), 0
+        for number, size in enumerate(frame.sizes):
+            found[frame.ids[32 * number : 32 * number + 32]] = bytes(plain[at : at + size])
+            at += size
+    return found
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_content_is_stored_under_its_id_in_whatever_order_it_was_read(
+    sealer, builder, catalog, seed
+) -> None:
+    """Entries that had to be read singly lie behind the others of their directory."""
+    rng = random.Random(seed)
+    parts = [rng.randbytes(rng.randrange(1, 40)) for _ in range(9)]
+    arena, pieces = arena_of(builder, parts)
+    middle = pieces[1:-1]
+    rng.shuffle(middle)  # the first and the last where they are: the ends tell nothing
+    known = rng.sample(middle, rng.randrange(3))
+    if known:
+        store(catalog, "p", *[piece.id for piece in known])
+    content = sealer.seal_pieces(arena, [pieces[0], *middle, pieces[-1]], (1, LIVE), 0)
+    expected = {piece.id: part for piece, part in zip(pieces, parts, strict=True)}
+    assert stored_of(builder, content) == {
+        id_: part for id_, part in expected.items() if id_ not in {piece.id for piece in known}
+    }
+    assert content.new_ids == list(stored_of(builder, content))
 
 
 def test_a_chunk_that_comes_twice_in_a_batch_is_stored_once(sealer, builder) -> None:
