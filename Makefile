@@ -13,10 +13,10 @@ export PYTHONHASHSEED ?= 0
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 # long tests stand side by side: whoever has nothing left takes some of them
 BOTH   := -n 2 --dist worksteal
-# tests that mostly wait: a file of them at a time on each core, but for those that change the kernel's
-# settings, or are about time itself
-BOTH_WAIT := -n 2 --dist loadfile
-ALONE  := $(addprefix tests/system/test_,chaos.py source_faults.py events.py continuous.py systemd.py growing_log.py sink.py)
+# tests that mostly wait: three files of them at a time, but for those that change the kernel's settings,
+# or are about time itself
+WAITING := -n 3 --dist loadfile
+ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
@@ -53,7 +53,7 @@ test: setup                        ## everything, with the services that it need
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
 	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest $(BOTH) $(TIMELESS)
-	$(BIN)/pytest $(BOTH_WAIT) tests/integration tests/system $(ALONE:%=--ignore=%)
+	$(BIN)/pytest $(WAITING) tests/integration tests/system $(ALONE:%=--ignore=%)
 	$(BIN)/pytest $(ALONE)
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours

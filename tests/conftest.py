@@ -1,5 +1,6 @@
 """What all tests share: Hypothesis profiles, golden files, and no skipped test in CI."""
 
+import contextlib
 import os
 import subprocess
 import tempfile
@@ -88,6 +89,10 @@ class _OwnDirectory:
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
         if session.exitstatus == pytest.ExitCode.OK or os.environ.get("CI"):
             subprocess.run(["rm", "-rf", "--one-file-system", self._path], check=False)
+
+    def pytest_unconfigure(self) -> None:
+        with contextlib.suppress(OSError):  # nothing was run: nothing is in it
+            os.rmdir(self._path)
 
 
 # before pytest makes its factory of temporary directories from this
