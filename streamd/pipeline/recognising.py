@@ -39,7 +39,10 @@ class Recogniser:
         """Look up in one go what `names` in a directory may be, where they are not as captured."""
         other: list[tuple[int, int]] = []
         changed: list[bytes] = []
-        for name in names:
+        if not rows:  # a new directory: short, because a first capture has no others
+            changed = list(names)
+            other = [(now.dev, now.ino) for now in [entries[name] for name in names]]
+        for name in names if rows else ():
             now, row = entries[name], rows.get(name)
             if row is None or row.stat.ino != now.ino:
                 other.append((now.dev, now.ino))
@@ -47,10 +50,12 @@ class Recogniser:
                 continue
             changed.append(name)
         known = self._lookup.by_inodes(other) if other else {}
-        self._by_inode = {key: known.get(key) for key in other}
+        self._by_inode = {key: known.get(key) for key in other} if known else dict.fromkeys(other)
         self._seen = {}
         plain: list[bytes] = []
         old: list[bytes] = []  # known from before there were generations
+        if not rows and not known:
+            plain, changed = changed, plain
         for name in changed:
             now, row = entries[name], rows.get(name)
             if row is None or row.stat.ino != now.ino:
