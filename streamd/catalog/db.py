@@ -129,6 +129,10 @@ class Catalog:
             self._thread, lambda: work(self._connection, *args, **kwargs)
         )
 
+    async def let_go(self) -> None:
+        """Give back the memory of pages that are kept; the kernel has them nevertheless."""
+        await self.read(lambda connection: connection.execute("PRAGMA shrink_memory"))
+
     async def mind_role(self, *, may_read: bool) -> None:
         """On a host that may not read the vault, leave no trace of what was deleted.
 

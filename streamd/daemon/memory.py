@@ -14,6 +14,7 @@ import asyncio
 import ctypes
 import gc
 import os
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from streamd.vault.parallel import in_thread
@@ -62,8 +63,10 @@ def settle() -> None:
     gc.freeze()
 
 
-async def keep_giving_back() -> None:
-    """Give free memory back again and again, until cancelled."""
+async def keep_giving_back(let_go: Callable[[], Awaitable[None]] | None = None) -> None:
+    """Give free memory back again and again, until cancelled; first have others free theirs."""
     while True:
         await asyncio.sleep(GIVE_BACK_SECONDS)
+        if let_go is not None:
+            await let_go()
         await in_thread(give_back)

@@ -45,7 +45,7 @@ def services_of(
         "control": control.run,
         "state": freshness.run,
         "loop-lag": freshness.measure_lag,
-        "memory": keep_giving_back,
+        "memory": lambda: keep_giving_back(host.catalog.let_go),
         "watchdog": lambda: _watchdog(notifier),
         "reload": daemon.reloading.run,
         "coverage": lambda: _keep_coverage(host, supervisor),

