@@ -1,6 +1,9 @@
 """Questions about a captured tree for whoever goes through all of it: the rest of `TreeLookup`."""
 
-from typing import Any, Final
+import sqlite3
+from collections.abc import Callable
+from threading import Lock
+from typing import Any, Final, TypeVar
 
 from streamd.catalog.lookup import NODE_COLUMNS, NodeRow, TreeLookup, node_row
 from streamd.model.entry import EntryType
@@ -9,6 +12,8 @@ _COLUMNS = (
     "d.name, d.fid, n.again, n.type, n.mode, n.uid, n.gid, n.size, n.mtime_ns, n.ctime_ns,"
     " n.dev, n.ino, n.nlink, n.rdev"
 )
+
+R = TypeVar("R")
 
 # name, number, whether to be read again, and from STAT on the fields of HostStat
 RawRow = tuple[Any, ...]
@@ -19,6 +24,37 @@ STAT: Final = 3
 
 class WalkLookup(TreeLookup):
     """Read-only questions about one source's tree. One thread at a time."""
+
+    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
+        super().__init__(connection, source)
+        self._guard = Lock()
+        self._users = 0
+        self._is_closing = False
+
+    def during(self, work: Callable[[], R]) -> R:
+        """Return what `work` returns, which asks us; a connection in use is not closed.
+
+        A thread cannot be cancelled, and may go on long after nobody waits for it any more.
+        """
+        with self._guard:
+            self._users += 1
+        try:
+            return work()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        with self._guard:
+            self._users -= 1
+            if self._is_closing and not self._users:
+                self._connection.close()
+
+    def close(self) -> None:
+        """Close the connection, as soon as no thread is using it; does not wait."""
+        with self._guard:
+            if not self._is_closing and not self._users:
+                self._connection.close()
+            self._is_closing = True
 
     def rows(self, parent: int) -> dict[bytes, RawRow]:
         """Return all entries of a directory, as cheaply as can be."""

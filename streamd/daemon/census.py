@@ -83,7 +83,7 @@ class Census:
     ) -> None:
         self._name = stream.identity.name
         self._number = stream.number
-        self._roots = stream.source.roots
+        self._source = stream.source
         self._catalog = catalog
         self._threads = threads
         self._clock = clock
@@ -112,6 +112,17 @@ class Census:
         )
         key, value = reconcile_key(self._name), msgspec.msgpack.encode(self.reconcile)
         await self._catalog.write(put_value, key, value)
+
+    async def forget_stale_problems(self, turn: asyncio.Lock) -> None:
+        """After a scan: what is not there any more has no problem. Looks when it has the `turn`."""
+        found = await self._catalog.read(dirty.problems, self._number)
+        if found:
+            loop = asyncio.get_running_loop()
+            async with turn:
+                stale = await loop.run_in_executor(
+                    self._threads, stale_problems, self._source, found
+                )
+            await self._catalog.write(dirty.clear_problems, self._number, stale)
 
     @property
     def is_behind(self) -> bool:
@@ -152,6 +163,8 @@ class Census:
     def _count(self) -> dict[str, int]:
         reader = self._catalog.open_reader()
         try:
-            return census(reader, self._number, self._roots, excluded=self.reconcile.excluded)
+            return census(
+                reader, self._number, self._source.roots, excluded=self.reconcile.excluded
+            )
         finally:
             reader.close()

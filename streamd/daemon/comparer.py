@@ -96,7 +96,7 @@ class Comparer:
         goes_on = True
         while goes_on:
             async with self._turn:
-                goes_on = await loop.run_in_executor(self._threads, step)
+                goes_on = await loop.run_in_executor(self._threads, self._lookup.during, step)
         result.entry_count, result.seen = comparison.entry_count, comparison.seen
         return result
 

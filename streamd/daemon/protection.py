@@ -9,6 +9,7 @@ started for. Steps of surveys of one source take turns.
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import Final
 
 from streamd.catalog import dirty
@@ -16,7 +17,7 @@ from streamd.catalog.db import Catalog, get_int, put_value
 from streamd.catalog.dirty import EVER, LATER, Depth, Problem
 from streamd.catalog.walk import WalkLookup
 from streamd.daemon.canary import Canary
-from streamd.daemon.census import Census, begin_anew, stale_problems
+from streamd.daemon.census import Census, begin_anew
 from streamd.daemon.comparer import Comparer
 from streamd.daemon.cutting import UNSETTLED, Cutting
 from streamd.daemon.gaps import OpenGaps
@@ -82,8 +83,7 @@ class Protection:
         self._meters = meters
         self._has_remote = has_remote
         self._terms = terms = terms or Terms()
-        self._reader = catalog.open_reader()
-        self._lookup = WalkLookup(self._reader, stream.number)
+        self._lookup = WalkLookup(catalog.open_reader(), stream.number)
         self._turn = asyncio.Lock()
         self._gaps = OpenGaps()
         self._fuzzy, self._fuzzy_found = dict[bytes, int](), asyncio.Event()
@@ -155,8 +155,8 @@ class Protection:
         await self._pipeline.submit(self.stream, LIVE, Finding(), first_us=0, gaps=[gap])
 
     def close(self) -> None:
-        """Close the reader, after the tasks have ended."""
-        self._reader.close()
+        """Close the reader, after the tasks have ended; threads may still be at work."""
+        self._lookup.close()
         if self._terms.hooks is not None:
             self._terms.hooks.close()
         if self.stream.slow is not None:
@@ -389,26 +389,16 @@ class Protection:
         await self._account(survey)
         if scanned >= set(self.stream.source.roots) and not survey.missing:
             await self.census.scanned(self._narrower.seen + survey.seen)
-            await self._forget_stale_problems()
+            await self.census.forget_stale_problems(self._turn)
         return survey.change_count
-
-    async def _forget_stale_problems(self) -> None:
-        """After a scan: what is not there any more has no problem."""
-        number, loop = self.stream.number, asyncio.get_running_loop()
-        found = await self._catalog.read(dirty.problems, number)
-        if found:
-            async with self._turn:
-                stale = await loop.run_in_executor(
-                    self._threads, stale_problems, self.stream.source, found
-                )
-            await self._catalog.write(dirty.clear_problems, number, stale)
 
     async def _deleted_roots(self) -> frozenset[bytes]:
         """Return roots that have been missing for so long, and so, that they count as deleted."""
         found, loop = set(), asyncio.get_running_loop()
         for root in self._missing.due(self._clock.monotonic()):
             async with self._turn:
-                is_gone = await loop.run_in_executor(self._threads, is_deleted, root, self._lookup)
+                ask = partial(is_deleted, root, self._lookup)
+                is_gone = await loop.run_in_executor(self._threads, self._lookup.during, ask)
             if is_gone:
                 _LOG.warning("source-deleted", source=self.name, root=root)
                 found.add(root)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from functools import partial
 
 from streamd.catalog import dirty
 from streamd.catalog.db import Catalog
@@ -91,7 +92,7 @@ class Surveying:
         await self.end(number, LONE, first_us=place.first_us)
         async with self._turn:
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, lone.was_captured
+                self._threads, self._lookup.during, lone.was_captured
             )
 
     async def look(
@@ -103,10 +104,10 @@ class Surveying:
     async def _hand_in(
         self, findings: Iterator[Finding], lane: int, *, first_us: int, cut: Cut | None = None
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, step = asyncio.get_running_loop(), partial(next, findings, None)
         while True:
             async with self._turn:
-                finding = await loop.run_in_executor(self._threads, next, findings, None)
+                finding = await loop.run_in_executor(self._threads, self._lookup.during, step)
             if finding is None:
                 return
             await self._pipeline.submit(self.stream, lane, finding, first_us=first_us, cut=cut)
@@ -145,7 +146,9 @@ class Surveying:
             return {*moves.keys(), *moves.values()}, names
 
         async with self._turn:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, ask)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._lookup.during, ask
+            )
 
     async def are_there(self, files: dict[bytes, Identity]) -> bool:
         """Say whether these files still are at these paths."""

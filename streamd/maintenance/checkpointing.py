@@ -4,7 +4,6 @@ The rows come from a replay of the journal (a point of the past) or from the cat
 Only pages that the vault does not have are stored, and they are durable before the root is.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import closing
@@ -30,7 +29,7 @@ from streamd.model.ids import ROOT_FID, Fid, SourceId
 from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, dirent_prefix, version_key
 from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import JournalReader
-from streamd.vault.parallel import OBJECT_FAULTS
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.state_reader import StateReader
 from streamd.vault.tree_state import TreeState
 
@@ -79,13 +78,12 @@ async def write_checkpoint(
 
     With `check` it raises RowsDiffer when the rows do not have the draft's sum.
     """
-    loop = asyncio.get_running_loop()
     pages, seen = _Pages(), _Seen()
     if check:
         rows = seen.passing(rows)
     cut = cut_pages(rows, site.vault.keys.domain_keys.chunk_id)
-    while step := await loop.run_in_executor(None, _next_step, cut):
-        known = await loop.run_in_executor(None, _known, site, [page.row.id for page in step])
+    while step := await in_thread(partial(_next_step, cut)):
+        known = await in_thread(partial(_known, site, [page.row.id for page in step]))
         for page in step:
             pages.rows.append(page.row)
             number = known.get(page.row.id)
@@ -180,12 +178,9 @@ def _known(site: Site, ids: list[bytes]) -> dict[bytes, int]:
 async def _store(site: Site, pages: _Pages) -> None:
     """Put the fresh pages collected so far into a pack."""
     fresh, pages.fresh, pages.fresh_bytes = pages.fresh, [], 0
-    loop = asyncio.get_running_loop()
     sealer = site.writer.sealer(Role.META)
-    await loop.run_in_executor(None, _seal, sealer, fresh)
-    encoded = await loop.run_in_executor(
-        None, site.writer.encode_pack, [sealer.finish()], Role.META
-    )
+    await in_thread(partial(_seal, sealer, fresh))
+    encoded = await in_thread(partial(site.writer.encode_pack, [sealer.finish()], Role.META))
     number = await site.publish_pack(encoded, [page.row.id for page in fresh])
     pages.needs.add(number)
 
@@ -223,7 +218,6 @@ async def replay(
     Every instant must be the end of a segment, or of a checkpoint. Raises VaultDamaged if one of
     the states cannot be had exactly.
     """
-    loop = asyncio.get_running_loop()
     secret_for = site.vault.keys.secret_for
     with await reader.state_at(source, instants[0]) as state:
         if state.damage or state.at_us != instants[0] or len(state.marks) != 1:
@@ -241,10 +235,10 @@ async def replay(
                 number = segment.sources.index(source)
                 records = [
                     record
-                    for record in await loop.run_in_executor(None, segment.records, secret_for)
+                    for record in await in_thread(partial(segment.records, secret_for))
                     if record.source_ix == number
                 ]
-                await loop.run_in_executor(None, state.apply, records)
+                await in_thread(partial(state.apply, records))
             position = segment.position
             state.marks = (JournalMark(journal.writer, position.epoch, position.seq, segment.hash),)
         for at_us in rest:
@@ -268,11 +262,9 @@ async def checkpoint_current(site: Site, source: str) -> BlobName | None:
 
     None: nothing was captured yet, or this state has a checkpoint already.
     """
-    loop = asyncio.get_running_loop()
     with closing(site.catalog.open_reader()) as connection:
         connection.execute("BEGIN")
-        read = partial(_current_draft, site, connection, source)
-        found = await loop.run_in_executor(None, read)
+        found = await in_thread(partial(_current_draft, site, connection, source))
         if found is None:
             return None
         number, draft, info = found
@@ -290,10 +282,9 @@ async def checkpoint_newest(
 
     None if it is not. Raises RowsDiffer if the catalog does not have the rows of that state.
     """
-    loop = asyncio.get_running_loop()
     with closing(site.catalog.open_reader()) as connection:
         connection.execute("BEGIN")
-        found = await loop.run_in_executor(None, _current_draft, site, connection, name)
+        found = await in_thread(partial(_current_draft, site, connection, name))
         if found is None:
             return None
         number, draft, info = found

@@ -11,7 +11,6 @@ A crash before F leaves a condemn list that the next run cancels; a crash after 
 that the next run finishes. Duplicates that an interrupted move left are found dead by the next.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -35,6 +34,7 @@ from streamd.policy.collect_plan import Action, PackUse, plan_collection
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader, Holder, ReadJob
 from streamd.vault.journal_reader import Damage
+from streamd.vault.parallel import in_thread
 
 _PACK_BYTES: Final = {Role.DATA: 16 * 1024 * 1024, Role.META: 8 * 1024 * 1024}
 _READ_BYTES: Final = 4 * 1024 * 1024  # frames that stand side by side are read together
@@ -165,7 +165,6 @@ class Collector:
 
     async def _survey(self, dropped: set[BlobName]) -> None:
         """Find out what each pack is needed for; what stays anyway answers first."""
-        loop = asyncio.get_running_loop()
         candidates: list[Holder] = []
         damaged: list[Holder] = []
         self._bad = await self._site.catalog.read(read_bad_frames)
@@ -178,17 +177,17 @@ class Collector:
             elif self._may_go(holder):
                 candidates.append(holder)
             else:
-                await loop.run_in_executor(None, self._claim, holder)
+                await in_thread(partial(self._claim, holder))
         for holder in candidates:
-            rows = await loop.run_in_executor(None, self._claim, holder)
+            rows = await in_thread(partial(self._claim, holder))
             self._decide(holder, rows)
         for holder in damaged:  # what others have is not needed from these; the rest may be mended
-            rows = await loop.run_in_executor(None, self._claim, holder)
-            rows += await loop.run_in_executor(None, partial(self._claim, holder, bad=True))
+            rows = await in_thread(partial(self._claim, holder))
+            rows += await in_thread(partial(self._claim, holder, bad=True))
             if self._may_go(holder):
                 self._decide(holder, rows)
         for holder in self._dropped:
-            rows = await loop.run_in_executor(None, self._claim, holder)
+            rows = await in_thread(partial(self._claim, holder))
             if rows:
                 self._moves.append((holder, rows))
         self.outcome.unheld_count = self._live.count_unheld()
@@ -255,9 +254,8 @@ class Collector:
 
     async def _read(self, job: ReadJob) -> list[SealedFrame] | None:
         """Return frames as they are stored, each of them proved; None if one is damaged."""
-        loop = asyncio.get_running_loop()
         data = await self._chunks.read(job)
-        opened = await loop.run_in_executor(None, lambda: list(self._chunks.open_frames(job, data)))
+        opened = await in_thread(lambda: list(self._chunks.open_frames(job, data)))
         for _, plain in opened:
             if isinstance(plain, VaultDamaged):
                 self.outcome.damage.append(Damage(job.holder.name, str(plain)))
@@ -327,12 +325,11 @@ class _Pack:
     async def flush(self) -> int:
         """Put the pack; its chunks are held by it from now on. Returns its object number."""
         batches, self._batches, self._size = self._batches, [], 0
-        loop = asyncio.get_running_loop()
         site = self._site
-        encoded = await loop.run_in_executor(None, site.writer.encode_pack, batches, self._role)
+        encoded = await in_thread(partial(site.writer.encode_pack, batches, self._role))
         number = await site.publish_pack(encoded)
         ids = [chunk for batch in batches for frame in batch.frames for chunk in _ids(frame.ids)]
-        await loop.run_in_executor(None, self._live.move, ids, number)
+        await in_thread(partial(self._live.move, ids, number))
         return number
 
 

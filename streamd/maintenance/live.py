@@ -5,9 +5,9 @@ refers to. The set is in memory while it is small (`maintenance.claims`), else o
 Anything unreadable on the way ends the marking: then nothing may be deleted.
 """
 
-import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -23,6 +23,7 @@ from streamd.model.entry import FileVersion
 from streamd.model.ids import SourceId
 from streamd.model.record import Op, Record, StateSum, parse_version_key
 from streamd.vault.chunk_reader import ChunkReader
+from streamd.vault.parallel import in_thread
 
 _SELECT_MAX: Final = 500
 _BATCH: Final = 5_000
@@ -93,13 +94,12 @@ class LiveSet:
         With `on_damage` it goes on without the pages that cannot be read, else VaultDamaged is
         raised.
         """
-        loop = asyncio.get_running_loop()
         for level in range(chunklist.LEVELS_MAX, 0, -1):
             wanted = self._lists.pop(level, set())
             try:
                 async for pages in chunks.read_chunks(wanted, Role.META):
                     for body in pages.values():
-                        await loop.run_in_executor(None, self._add_list_page, level, body)
+                        await in_thread(partial(self._add_list_page, level, body))
             except VaultDamaged as damage:
                 if on_damage is None:
                     raise
@@ -109,11 +109,10 @@ class LiveSet:
         """What these journal records refer to is needed."""
         values = [record.value for record in records if _is_version(record)]
         if values:
-            await asyncio.get_running_loop().run_in_executor(None, self.add_versions, values)
+            await in_thread(partial(self.add_versions, values))
 
     async def mark_checkpoint(self, root: CheckpointRoot, chunks: ChunkReader) -> None:
         """A checkpoint's pages, and what its rows refer to, are needed."""
-        loop = asyncio.get_running_loop()
         fresh = [page.id for page in root.pages if page.id not in self._seen_pages]
         self._seen_pages.update(fresh)
         self.add(fresh)
@@ -121,7 +120,7 @@ class LiveSet:
             part = fresh[start : start + _PAGES_AT_ONCE]
             async for pages in chunks.read_chunks(part, Role.META):
                 for body in pages.values():
-                    await loop.run_in_executor(None, self._add_page, body)
+                    await in_thread(partial(self._add_page, body))
 
     def has_marked(self, root: CheckpointRoot) -> None:
         """All rows of this checkpoint were added already: its pages are needed, too."""
@@ -143,7 +142,6 @@ class LiveSet:
 
         It is `marked` already for sources whose rows were read and have this sum.
         """
-        loop = asyncio.get_running_loop()
         connection.execute("BEGIN")
         sources = connection.execute("SELECT number, id, total, key_count FROM source")
         known = [
@@ -157,8 +155,8 @@ class LiveSet:
             known,
         )
         values = (row[0] for row in found)
-        while part := await loop.run_in_executor(None, lambda: list(islice(values, _BATCH))):
-            await loop.run_in_executor(None, self.add_versions, part)
+        while part := await in_thread(lambda: list(islice(values, _BATCH))):
+            await in_thread(partial(self.add_versions, part))
 
     # -- who holds what --------------------------------------------------------------------------
 

@@ -5,11 +5,11 @@ scan that follows, for every file is looked at again (its inode is unknown). The
 built beside its place and moved there when it is whole, so a crash leaves nothing half-made.
 """
 
-import asyncio
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -37,7 +37,7 @@ from streamd.storage.port import BlobInfo, BlobName, BlobStore
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.index_reader import IndexGeneration
 from streamd.vault.journal_reader import JournalReader, SegmentRow
-from streamd.vault.parallel import OBJECT_FAULTS
+from streamd.vault.parallel import OBJECT_FAULTS, in_thread
 from streamd.vault.state_reader import SourceSummary, StateReader
 from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
@@ -85,15 +85,14 @@ async def rebuild(
     tree, see `_run_blind`.
     """
     del local
-    loop = asyncio.get_running_loop()
     building = os.path.join(directory, _BUILDING)
-    await loop.run_in_executor(None, _fresh_directory, building)
+    await in_thread(partial(_fresh_directory, building))
     catalog = Catalog(building)
     try:
         report = await _Rebuild(vault, catalog, remote, clock).run()
     finally:
         await catalog.aclose()
-    await loop.run_in_executor(None, _move_in, building, directory)
+    await in_thread(partial(_move_in, building, directory))
     return report
 
 

@@ -5,7 +5,6 @@ and the last segment says the sum that a replay would arrive at. Whatever was wr
 from the vault and summed again, and what its rows refer to is marked as needed on the way.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -31,6 +30,7 @@ from streamd.model.ids import SourceId
 from streamd.model.record import Op, StateSum
 from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import JournalReader, SegmentRow
+from streamd.vault.parallel import in_thread
 from streamd.vault.state_reader import StateReader
 
 _STATE: Final = msgspec.msgpack.Decoder(StateSum)
@@ -126,7 +126,6 @@ async def prove_roots(
 
 async def _prove(reader: StateReader, name: BlobName, root: CheckpointRoot, live: LiveSet) -> None:
     """Raise VaultDamaged unless the pages of a root hold what its state sum says."""
-    loop = asyncio.get_running_loop()
     total = count = 0
     spans: dict[bytes, tuple[bytes, bytes]] = {}  # page -> its first and last key
     async for pages in reader.chunks.read_chunks({page.id for page in root.pages}, Role.META):
@@ -134,7 +133,7 @@ async def _prove(reader: StateReader, name: BlobName, root: CheckpointRoot, live
             rows = checkpoint.decode_page(body)
             spans[page_id] = rows[0][0], rows[-1][0]
             count += len(rows)
-            total += await loop.run_in_executor(None, partial(_sum_and_mark, rows, live))
+            total += await in_thread(partial(_sum_and_mark, rows, live))
     for page, following in pairwise(root.pages):
         if spans[page.id][1] >= spans[following.id][0]:
             raise VaultDamaged(f"{name} has a key twice, or not in order", name=name)

@@ -14,6 +14,24 @@ from streamd.catalog import objects
 Lane = tuple[int, int]  # number of the source, LIVE or BULK
 
 
+class _Reader:
+    """The connection of one thread, which is not closed while that is asking."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._lock = threading.Lock()
+
+    def find(self, ids: Sequence[bytes]) -> dict[bytes, int]:
+        """Return the chunks among `ids` that the vault holds, with the number of an object."""
+        with self._lock:
+            return objects.find_chunks(self._connection, ids)
+
+    def close(self) -> None:
+        """Close it; a thread that asks later fails, and nobody waits for it."""
+        with self._lock:
+            self._connection.close()
+
+
 class DedupIndex:
     """Asked by the sealing threads, told by the commit. Bounded by what is in flight."""
 
@@ -22,13 +40,12 @@ class DedupIndex:
         self._lock = threading.Lock()
         self._coming: dict[bytes, tuple[Lane, int]] = {}
         self._local = threading.local()
-        self._readers: list[sqlite3.Connection] = []
+        self._readers: list[_Reader] = []
 
-    def _reader(self) -> sqlite3.Connection:
-        reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
+    def _reader(self) -> "_Reader":
+        reader: _Reader | None = getattr(self._local, "reader", None)
         if reader is None:
-            reader = self._open_reader()
-            self._local.reader = reader
+            reader = self._local.reader = _Reader(self._open_reader())
             with self._lock:
                 self._readers.append(reader)
         return reader
@@ -44,7 +61,7 @@ class DedupIndex:
                 coming = self._coming.get(chunk_id)
                 if coming is None or coming[0] != lane or coming[1] > sequence:
                     unknown.append(chunk_id)
-        held = objects.find_chunks(self._reader(), unknown)
+        held = self._reader().find(unknown)
         new = {chunk_id for chunk_id in unknown if chunk_id not in held}
         with self._lock:
             for chunk_id in new:

@@ -26,6 +26,7 @@ DISKS = os.environ.get("STREAMD_CHAOS_DISKS", "ext4,xfs,btrfs").split(",")
 SEED = int(os.environ.get("STREAMD_CHAOS_SEED", "1"))
 BURST = 1000  # operations between two things done to the daemon
 QUEUE = 512  # events the kernel keeps: fewer than a burst makes
+DEFAULT_QUEUE = 16_384  # of fanotify(7)
 MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
 QUEUE_FILE = Path("/proc/sys/fs/fanotify/max_queued_events")
 SETTLE_SECONDS = 90.0
@@ -58,12 +59,12 @@ def start(daemon: Daemon) -> None:
     The setting is the whole machine's, and counts when a group is made: only daemons of others that
     start in this second get it, too.
     """
-    before = QUEUE_FILE.read_text()
+    before = max(int(QUEUE_FILE.read_text()), DEFAULT_QUEUE)  # a killed run has left its own
     QUEUE_FILE.write_text(str(QUEUE))
     try:
         daemon.start()
     finally:
-        QUEUE_FILE.write_text(before)
+        QUEUE_FILE.write_text(str(before))
 
 
 @pytest.mark.slow

@@ -114,3 +114,14 @@ def test_imports_point_downwards() -> None:
 def test_no_two_test_files_have_the_same_name() -> None:
     names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
     assert [name for name in set(names) if names.count(name) > 1] == [], "pytest cannot tell them"
+
+
+@pytest.mark.parametrize("folder", ["maintenance", "vault", "restore"])
+def test_threads_that_use_databases_are_outlived(folder: str) -> None:
+    """A cancelled wait in an executor leaves the thread behind, with a database that gets closed."""
+    used = {
+        _name(path)
+        for path in (ROOT / "streamd" / folder).rglob("*.py")
+        if "run_in_executor" in path.read_text("utf-8")
+    }
+    assert used <= {"streamd/vault/parallel.py"}, "use vault.parallel.in_thread"

@@ -3,6 +3,8 @@
 import asyncio
 import ctypes
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -240,3 +242,31 @@ async def test_the_young_stay_and_the_oldest_go_first_when_it_is_too_large(catal
     assert (room.copy_bytes, room.evictable_bytes) == (20, 20)
     assert not await copy.is_ahead()
     assert await copy.evict(-1) == 0
+
+
+def test_a_reader_that_a_thread_is_using_is_closed_by_the_thread(catalog) -> None:
+    lookup = WalkLookup(catalog.open_reader(), 1)
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def work() -> dict[bytes, NodeRow]:
+        begun.set()
+        assert goes_on.wait(30)
+        return lookup.children(-1)  # libsqlite3 crashes here if the connection is gone
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(lookup.during, work)
+        assert begun.wait(30)
+        lookup.close()
+        lookup.close()
+        goes_on.set()
+        assert future.result(30) == {}
+    with pytest.raises(sqlite3.ProgrammingError):
+        lookup.children(-1)
+
+
+def test_a_reader_that_nobody_uses_is_closed_at_once(catalog) -> None:
+    lookup = WalkLookup(catalog.open_reader(), 1)
+    assert lookup.during(lambda: lookup.children(-1)) == {}
+    lookup.close()
+    with pytest.raises(sqlite3.ProgrammingError):
+        lookup.children(-1)

@@ -3,6 +3,8 @@
 import itertools
 import random
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
@@ -103,6 +105,24 @@ def test_what_was_given_up_is_new_again(index) -> None:
     index.claim([b"a" * 32], (1, LIVE), 3)
     index.settle([b"a" * 32])
     assert index.claim([b"a" * 32], (1, LIVE), 4)[0] == {b"a" * 32}
+
+
+def test_closing_waits_for_a_thread_that_is_asking(catalog, monkeypatch) -> None:
+    index, begun, closed = DedupIndex(catalog.open_reader), threading.Event(), threading.Event()
+    find = objects.find_chunks
+
+    def slow(connection: sqlite3.Connection, ids: list[bytes]) -> dict[bytes, int]:
+        begun.set()
+        assert not closed.wait(0.1), "closed under the thread that asks"
+        return find(connection, ids)
+
+    monkeypatch.setattr(objects, "find_chunks", slow)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(index.claim, [b"a" * 32], (1, LIVE), 0)
+        assert begun.wait(30)
+        index.close()
+        closed.set()
+        assert asked.result(30)[0] == {b"a" * 32}
 
 
 # -- sealing ---------------------------------------------------------------------------------------
