@@ -16,8 +16,6 @@ BOTH   := -n 2 --dist worksteal
 # tests that mostly wait: three files of them at a time, but for those that change the kernel's settings,
 # or are about time itself
 WAITING := -n 3 --dist loadfile --no-loadscope-reorder
-# the longest of them first, so that none is left over for the end
-FIRST  := $(addprefix tests/system/test_,kill.py roundtrip.py soak.py scale.py rotten_layers.py hooks.py)
 ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
@@ -55,7 +53,7 @@ test: setup                        ## everything, with the services that it need
 	sh scripts/setup_tests.sh
 	$(MAKE) --no-print-directory static cover
 	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest $(BOTH) $(TIMELESS)
-	$(BIN)/pytest $(WAITING) $(FIRST) tests/integration tests/system $(ALONE:%=--ignore=%)
+	$(BIN)/pytest $(WAITING) tests/integration tests/system $(ALONE:%=--ignore=%)
 	$(BIN)/pytest $(ALONE)
 
 run: setup                         ## a protected tree on the terminal; DIR=/some/tree for yours

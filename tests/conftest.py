@@ -59,8 +59,14 @@ _COVERED_FOLDERS = ("unit", "property")
 _NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
 
 
+# files that take long, in the order in which they are begun: none is left over for the end, alone
+_LONGEST = ("kill", "roundtrip", "soak", "scale", "retention_year", "rotten_layers", "hooks")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """`make test` runs the quick tests of the core once, under coverage, and not again."""
+    """Order the tests; `make test` runs the core's quick ones once, under coverage, not again."""
+    ranks = {f"test_{name}.py": rank for rank, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
     if not os.environ.get("STREAMD_COVERED"):
         return
     folders = [Path(__file__).parent / name for name in _COVERED_FOLDERS]
