@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from importlib import resources
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 from streamd.errors import DiskFull, StreamdError
@@ -63,6 +62,8 @@ class Catalog:
         connection.execute("PRAGMA journal_size_limit = 67108864")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version == 0:
+            from importlib import resources  # for a new catalog only: it loads a lot
+
             schema = resources.files(__package__).joinpath("schema.sql").read_text("utf-8")
             connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {SCHEMA}; COMMIT;")
         elif version in _UPGRADES:

@@ -6,7 +6,6 @@ ValueError with a sentence for the operator.
 
 import posixpath
 import re
-import zoneinfo
 from ipaddress import ip_address
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -78,6 +77,8 @@ def timezone(value: str) -> str:
     """Return the name of a time zone if this system knows it; empty means the system's."""
     if value in ("", "UTC"):
         return value
+    import zoneinfo
+
     try:
         zoneinfo.ZoneInfo(value)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError) as error:

@@ -2,7 +2,6 @@
 
 import datetime as dt
 import os
-import zoneinfo
 
 _SYSTEM_FILE = "/etc/localtime"
 
@@ -14,6 +13,8 @@ def zone_of(name: str) -> dt.tzinfo:
     """
     if name == "UTC":
         return dt.UTC
+    import zoneinfo
+
     if name:
         return zoneinfo.ZoneInfo(name)
     try:

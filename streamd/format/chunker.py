@@ -4,10 +4,14 @@ A profile number is stored with every version, so that the same file is cut the 
 cuts themselves are not part of reading: content lists name chunks and sizes.
 """
 
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from pyfastcdc import FastCDC
+
+if TYPE_CHECKING:
+    from pyfastcdc import FastCDC
+
 
 KIB: Final = 1024
 SMALL_FILE_MAX: Final = 64 * KIB  # up to here a file is one chunk and no chunker runs
@@ -32,12 +36,18 @@ class Cutter:
 
     def __init__(self, seed: int, profile: Profile = GENERAL) -> None:
         self.profile = profile
-        self._cdc = FastCDC(
-            profile.avg_size,
-            min_size=profile.min_size,
-            max_size=profile.max_size,
+        self._seed = seed
+
+    @cached_property
+    def _cdc(self) -> "FastCDC":
+        from pyfastcdc import FastCDC  # with the first large file, not at every start
+
+        return FastCDC(
+            self.profile.avg_size,
+            min_size=self.profile.min_size,
+            max_size=self.profile.max_size,
             normalized_chunking=1,
-            seed=seed,
+            seed=self._seed,
         )
 
     def cut(self, buffer: memoryview, *, final: bool) -> list[int]:

@@ -7,7 +7,6 @@ hostile object cannot exhaust memory.
 from enum import IntEnum
 from typing import Final
 
-import lz4.block
 import zstandard
 
 from streamd.errors import FormatUnsupported, VaultDamaged
@@ -61,7 +60,9 @@ def compress(plain: Buffer, codec: Codec, level: int = 1) -> tuple[Codec, Buffer
     if codec is Codec.RAW or len(plain) == 0:
         return Codec.RAW, plain
     if codec is Codec.LZ4:
-        packed = lz4.block.compress(plain, store_size=False)
+        from lz4 import block  # where it is in use
+
+        packed = block.compress(plain, store_size=False)
     else:
         packed = _squeeze(plain, level)
     if len(packed) >= len(plain):
@@ -77,6 +78,16 @@ def _unzstd(data: Buffer, plain_size: int) -> bytes:
     return decompressor.decompress(data, max_output_size=plain_size, allow_extra_data=False)
 
 
+def _unlz4(data: Buffer, plain_size: int) -> bytes:
+    from lz4 import block
+
+    try:
+        plain: bytes = block.decompress(data, uncompressed_size=plain_size)
+    except block.LZ4BlockError as error:
+        raise ValueError(str(error)) from error
+    return plain
+
+
 def decompress(data: Buffer, codec: int, plain_size: int) -> Buffer:
     """Return exactly `plain_size` bytes, or raise VaultDamaged."""
     if not 0 <= plain_size <= PLAIN_SIZE_MAX:
@@ -86,12 +97,12 @@ def decompress(data: Buffer, codec: int, plain_size: int) -> Buffer:
         if codec == Codec.RAW:
             plain = data
         elif codec == Codec.LZ4:
-            plain = lz4.block.decompress(data, uncompressed_size=plain_size)
+            plain = _unlz4(data, plain_size)
         elif codec == Codec.ZSTD:
             plain = _unzstd(data, plain_size)
         else:
             raise FormatUnsupported(f"compression {codec} is unknown")
-    except (lz4.block.LZ4BlockError, zstandard.ZstdError, ValueError) as error:
+    except (zstandard.ZstdError, ValueError) as error:
         raise VaultDamaged("a part does not decompress") from error
     if len(plain) != plain_size:
         raise VaultDamaged(f"a part has {len(plain)} bytes and declares {plain_size}")

@@ -10,13 +10,31 @@ from enum import IntEnum
 from typing import Final
 
 from blake3 import blake3
-from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
+from cryptography.exceptions import (
+    InternalError,
+    InvalidSignature,
+    InvalidTag,
+    UnsupportedAlgorithm,
+)
 from cryptography.hazmat.primitives import hashes, hpke
 from cryptography.hazmat.primitives.asymmetric import ed25519, mlkem, x25519
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from streamd.errors import FormatUnsupported, KeyRejected, VaultDamaged
+
+try:  # the classes ask first whether the library has these, and load 15 modules for that
+    from cryptography.hazmat.bindings._rust import openssl
+
+    _private_curve = openssl.x25519.from_private_bytes
+    _public_curve = openssl.x25519.from_public_bytes
+    _private_lattice = openssl.mlkem.from_mlkem768_seed_bytes
+    _public_lattice = openssl.mlkem.from_mlkem768_public_bytes
+except (ImportError, AttributeError):  # pragma: no cover - a library other than the pinned one
+    _private_curve = x25519.X25519PrivateKey.from_private_bytes
+    _public_curve = x25519.X25519PublicKey.from_public_bytes
+    _private_lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes
+    _public_lattice = mlkem.MLKEM768PublicKey.from_public_bytes
 
 Buffer = bytes | bytearray | memoryview
 
@@ -114,7 +132,7 @@ def has_kem(kem: Kem) -> bool:
     """Say whether the library here can seal with `kem`; not every build of it has ML-KEM."""
     try:
         public_of(kem, private_from(kem, bytes(KEY_SIZE), b""))
-    except UnsupportedAlgorithm:
+    except (UnsupportedAlgorithm, InternalError):
         return False
     return True
 
@@ -133,9 +151,9 @@ def check_kem(kem: Kem) -> None:
 def public_of(kem: Kem, private: bytes) -> bytes:
     """Return the public key of `private`, in its stored form."""
     if kem is Kem.X25519:
-        return x25519.X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+        return _private_curve(private).public_key().public_bytes_raw()
     seed, curve = private[:_MLKEM_SEED_SIZE], private[_MLKEM_SEED_SIZE:]
-    lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed).public_key().public_bytes_raw()
+    lattice = _private_lattice(seed).public_key().public_bytes_raw()
     return lattice + public_of(Kem.X25519, curve)
 
 
@@ -153,10 +171,10 @@ def _suite(kem: Kem) -> hpke.Suite:
 def seal_to(kem: Kem, public: bytes, secret: bytes, info: bytes) -> bytes:
     """Return `secret`, readable only with the private key of `public` and the same `info`."""
     if kem is Kem.X25519:
-        return _suite(kem).encrypt(secret, x25519.X25519PublicKey.from_public_bytes(public), info)
+        return _suite(kem).encrypt(secret, _public_curve(public), info)
     key = hpke.MLKEM768X25519PublicKey(
-        mlkem.MLKEM768PublicKey.from_public_bytes(public[:_MLKEM_PUBLIC_SIZE]),
-        x25519.X25519PublicKey.from_public_bytes(public[_MLKEM_PUBLIC_SIZE:]),
+        _public_lattice(public[:_MLKEM_PUBLIC_SIZE]),
+        _public_curve(public[_MLKEM_PUBLIC_SIZE:]),
     )
     return _suite(kem).encrypt(secret, key, info)
 
@@ -165,12 +183,10 @@ def open_sealed(kem: Kem, private: bytes, sealed: bytes, info: bytes) -> bytes:
     """Return what `seal_to` sealed. Raises KeyRejected for another key or altered bytes."""
     try:
         if kem is Kem.X25519:
-            return _suite(kem).decrypt(
-                sealed, x25519.X25519PrivateKey.from_private_bytes(private), info
-            )
+            return _suite(kem).decrypt(sealed, _private_curve(private), info)
         key = hpke.MLKEM768X25519PrivateKey(
-            mlkem.MLKEM768PrivateKey.from_seed_bytes(private[:_MLKEM_SEED_SIZE]),
-            x25519.X25519PrivateKey.from_private_bytes(private[_MLKEM_SEED_SIZE:]),
+            _private_lattice(private[:_MLKEM_SEED_SIZE]),
+            _private_curve(private[_MLKEM_SEED_SIZE:]),
         )
         return _suite(kem).decrypt(sealed, key, info)
     except (InvalidTag, ValueError) as error:

@@ -9,7 +9,6 @@ Slots made before that hold the key encryption key under the stretched secret it
 """
 
 import base64
-import unicodedata
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -92,6 +91,8 @@ class Secret:
         except UnicodeDecodeError:
             raise SecretUnusable(f"the {self.kind} is not UTF-8 text") from None
         if self.kind is SlotKind.PASSPHRASE:
+            import unicodedata
+
             return unicodedata.normalize("NFC", text).encode()
         return text.replace("-", "").replace(" ", "").upper().encode()
 

@@ -13,7 +13,6 @@ import os
 import stat
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -128,6 +127,8 @@ class SqliteCopier:
 
         `started` is handed the process, so that another thread can end it.
         """
+        import tempfile  # with the first database, not at every start
+
         size = status.st_size + 2 * wal_size
         try:
             free = os.statvfs(self._scratch)
