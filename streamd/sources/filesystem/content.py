@@ -154,6 +154,19 @@ def _seek(fd: int, at: int, whence: int, size: int) -> int:
         raise
 
 
+def read_cached(fd: int, view: memoryview, offset: int) -> int:
+    """Fill `view` with what the kernel has in memory, up to the first part that it has not.
+
+    Never waits for the disk. 0 where a file system cannot tell, or the file ends.
+    """
+    try:
+        return os.preadv(fd, [view], offset, os.RWF_NOWAIT)
+    except OSError as error:
+        if error.errno in {errno.EAGAIN, errno.EOPNOTSUPP, errno.EINVAL}:
+            return 0
+        raise
+
+
 def read_fully(fd: int, view: memoryview, offset: int) -> int:
     """Fill `view` from `offset` of the file; return fewer bytes only if the file ends."""
     done = 0

@@ -12,7 +12,13 @@ from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
-from streamd.sources.filesystem.content import Chunking, Extent, extents, read_fully
+from streamd.sources.filesystem.content import (
+    Chunking,
+    Extent,
+    extents,
+    read_cached,
+    read_fully,
+)
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.reading import (
@@ -64,6 +70,7 @@ class LargeFile:
         self._extents: Iterator[Extent] = iter(())
         self._extent = Extent(0, 0, hole=False)
         self._done = 0  # bytes of the file accounted for, the tail included
+        self._is_cached = True  # all that was read so far was in the kernel's memory before
         self._tail_count = 0  # chunks at the end that are not cut by content
         self._fd = -1
         self._failure: ReadResult | None = None
@@ -206,8 +213,12 @@ class LargeFile:
         """Read the next part of the current run of data; a file that ends early ends the run."""
         offset, size, _ = self._extent
         wanted = min(size, len(room))
-        count = read_fully(self._fd, room[:wanted], offset)
-        if count:
+        count = read_cached(self._fd, room[:wanted], offset) if self._is_cached else 0
+        if count < wanted:
+            count += read_fully(self._fd, room[count:wanted], offset + count)
+            # What we had the kernel read is of no use to anybody. What it had before is: whoever
+            # wrote the file, or reads it. Once it had to read, it has read ahead as well.
+            self._is_cached = False
             os.posix_fadvise(self._fd, offset, count, os.POSIX_FADV_DONTNEED)
         self._done += count
         if count < wanted:

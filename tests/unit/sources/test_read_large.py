@@ -1,5 +1,6 @@
 """Reading large files in pieces."""
 
+import errno
 import os
 import random
 
@@ -8,6 +9,7 @@ from blake3 import blake3
 
 from streamd.effects import SystemClock
 from streamd.format.chunker import GENERAL, Cutter
+from streamd.sources.filesystem import large
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
 from streamd.sources.port import Outcome, Tail
@@ -190,3 +192,52 @@ def test_the_end_of_a_file_that_grew_is_cut_where_it_ended_before(tree, contents
     data, changed, count = captured(tail)
     assert data[len(first) + 10 :].startswith(b"other")
     assert (changed[-1].size, count) == (3014, 0)
+
+
+def test_only_what_was_not_in_memory_before_is_dropped_from_it(tree, contents, monkeypatch):
+    data = random.Random(3).randbytes(20_000)
+    (tree.root / "f").write_bytes(data)
+    dropped = []
+    real = large.read_cached
+    monkeypatch.setattr(
+        large,
+        "read_cached",
+        lambda fd, view, at: real(fd, view[: max(0, min(len(view), 10_000 - at))], at),
+    )
+    monkeypatch.setattr(
+        os, "posix_fadvise", lambda _, at, size, how: dropped.append((at, size, how))
+    )
+    source = tree.source(batch_bytes_max=4096)
+    assert read_all(source, tree.request(), contents)[0] == data
+    ranges = [(at, size) for at, size, how in dropped if how == os.POSIX_FADV_DONTNEED]
+    assert ranges[0][0] <= 10_000 < sum(ranges[0])  # what was cached is left, up to a piece
+    assert ranges[0][0] > 10_000 - 4096
+    assert sum(ranges[-1]) == len(data)
+
+
+def test_a_file_system_that_cannot_say_what_is_in_memory_is_read_all_the_same(
+    tree, contents, monkeypatch
+):
+    data = random.Random(4).randbytes(20_000)
+    (tree.root / "f").write_bytes(data)
+    real = os.preadv
+
+    def preadv(fd, buffers, offset, flags=0):
+        if flags:
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+        return real(fd, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert read_all(tree.source(batch_bytes_max=4096), tree.request(), contents)[0] == data
+
+
+def test_a_disk_that_fails_is_said_also_when_it_is_asked_without_waiting(tree, monkeypatch):
+    (tree.root / "f").write_bytes(b"abc" * 1000)
+
+    def preadv(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    read = tree.source().open_large(tree.request())
+    assert read.next() is None
+    assert read.finish().errno == errno.EIO
