@@ -1,7 +1,7 @@
 """Entries that a survey found and nobody has committed yet: not firm ground for other surveys."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 from streamd.model.host import HostStat
@@ -16,6 +16,9 @@ class InFlight:
 
     The survey thread adds, the loop removes. A file counts under each of its names: who finds it
     under another name must not be committed first with what is newer.
+
+    Most of what a first capture finds is committed before anybody has asked for it by anything but
+    its place. So new files are entered under the rest when somebody asks (`_late`).
     """
 
     def __init__(self) -> None:
@@ -26,25 +29,46 @@ class InFlight:
         self._by_fid: dict[int, Key | dict[Key, None]] = {}
         self._by_inode: dict[tuple[int, int], Key | dict[Key, None]] = {}
         self._by_parent: dict[int, dict[Key, object]] = {}
+        self._late: set[Key] = set()  # in the first two only
+        self._late_of: set[object] = set()  # the surveys that found those
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
-        parent, name, _, fid, stat, *_ = found
-        key, identity = (parent, name), (stat.dev, stat.ino)
+        key = (found.parent, found.name)
         with self._lock:
             if key in self._found:  # found again as another file
                 self._forget(key)
             self.entries[key] = survey
-            self._found[key] = found
-            siblings = self._by_parent.get(parent)
-            if siblings is None:
-                self._by_parent[parent] = {key: survey}
-            else:
-                siblings[key] = survey
-            if self._by_fid.setdefault(fid, key) is not key:
-                _enter(self._by_fid, fid, key)
-            if self._by_inode.setdefault(identity, key) is not key:
-                _enter(self._by_inode, identity, key)
+            self._index(key, found, survey)
+
+    def add_new(self, found: Sequence[Found], survey: object) -> None:
+        """Remember new files in places where nothing is in flight until they are committed."""
+        keys = [(parent, name) for parent, name, *_ in found]
+        with self._lock:
+            self.entries.update(dict.fromkeys(keys, survey))
+            self._found.update(zip(keys, found, strict=True))
+            self._late.update(keys)
+            self._late_of.add(survey)
+
+    def _index(self, key: Key, found: Found, survey: object) -> None:
+        parent, _, _, fid, stat, *_ = found
+        identity = (stat.dev, stat.ino)
+        self._found[key] = found
+        siblings = self._by_parent.get(parent)
+        if siblings is None:
+            self._by_parent[parent] = {key: survey}
+        else:
+            siblings[key] = survey
+        if self._by_fid.setdefault(fid, key) is not key:
+            _enter(self._by_fid, fid, key)
+        if self._by_inode.setdefault(identity, key) is not key:
+            _enter(self._by_inode, identity, key)
+
+    def _index_late(self) -> None:
+        for key in self._late:
+            self._index(key, self._found[key], self.entries[key])
+        self._late.clear()
+        self._late_of.clear()
 
     def add_gone(self, key: Key, survey: object) -> None:
         """Remember that an entry is gone until that is committed."""
@@ -54,6 +78,7 @@ class InFlight:
     def fid_of(self, dev: int, ino: int, generation: int) -> int | None:
         """Return the file in flight with this identity."""
         with self._lock:
+            self._index_late()
             for key in _keys(self._by_inode, (dev, ino)):
                 found = self._found[key]
                 if generation in {0, found.generation} or not found.generation:
@@ -77,6 +102,7 @@ class InFlight:
     def paths_of(self, dev: int, ino: int) -> list[bytes]:
         """Return the paths under which a file with this identity is in flight."""
         with self._lock:
+            self._index_late()
             return [self._found[key].path for key in _keys(self._by_inode, (dev, ino))]
 
     def has_path(self, path: bytes) -> bool:
@@ -87,6 +113,8 @@ class InFlight:
     def names_in(self, parent: int, survey: object) -> list[bytes]:
         """Return the names in a directory that other surveys have found."""
         with self._lock:
+            if self._late_of - {survey}:
+                self._index_late()
             found = self._by_parent.get(parent, {})
             return sorted(name for (_, name), each in found.items() if each is not survey)
 
@@ -95,6 +123,7 @@ class InFlight:
         if found.is_fresh:
             return False  # nobody else can have its number
         with self._lock:
+            self._index_late()
             keys = _keys(self._by_fid, found.fid)
             return any(self.entries[key] is not survey for key in keys)
 
@@ -106,9 +135,14 @@ class InFlight:
                 entries.pop(key, None)
                 if key in found:
                     self._forget(key)
+            if not self._late:
+                self._late_of.clear()
 
     def _forget(self, key: Key) -> None:
         found = self._found.pop(key)
+        if key in self._late:
+            self._late.discard(key)
+            return
         identity = (found.stat.dev, found.stat.ino)
         if self._by_fid.get(found.fid) == key:
             del self._by_fid[found.fid]

@@ -27,7 +27,8 @@ class Recogniser:
         self._lookup = lookup
         self._in_flight = in_flight
         self._by_inode: dict[tuple[int, int], NodeRow | None] = {}
-        self._seen: dict[bytes, Identity] = {}
+        self.seen: dict[bytes, Identity] = {}  # by name, of what was looked at ahead
+        self.is_all_new = False  # nothing is known of any of that, nor of its inodes
 
     def look_ahead(
         self,
@@ -51,10 +52,11 @@ class Recogniser:
             changed.append(name)
         known = self._lookup.by_inodes(other) if other else {}
         self._by_inode = {key: known.get(key) for key in other} if known else dict.fromkeys(other)
-        self._seen = {}
+        self.seen = {}
+        self.is_all_new = not rows and not known
         plain: list[bytes] = []
         old: list[bytes] = []  # known from before there were generations
-        if not rows and not known:
+        if self.is_all_new:
             plain, changed = changed, plain
         for name in changed:
             now, row = entries[name], rows.get(name)
@@ -63,14 +65,14 @@ class Recogniser:
             (plain if row is None or row.generation else old).append(name)
         for some, births in ((plain, False), (old, True)):
             if some:
-                self._seen.update(self._source.identify(directory, some, births=births))
+                self.seen.update(self._source.identify(directory, some, births=births))
 
     def new_generation(self, name: bytes, now: HostStat) -> int | None:
         """Return the generation of an entry if it is a new file beyond doubt, with one name.
 
         That is what nearly all entries of a first capture are, so it is made short.
         """
-        seen = self._seen.get(name)
+        seen = self.seen.get(name)
         if seen is None or now.nlink != 1 or now.type == _DIRECTORY:
             return None
         dev, ino, generation, _ = seen
@@ -79,12 +81,12 @@ class Recogniser:
 
     def is_lost(self, name: bytes, now: HostStat) -> bool:
         """Say whether an entry that is not as captured was replaced since it was listed."""
-        seen = self._seen.get(name)
+        seen = self.seen.get(name)
         return seen is None or (seen.dev, seen.ino) != (now.dev, now.ino)
 
     def generation(self, name: bytes) -> int:
         """Return which use of its inode number an entry is."""
-        return self._seen[name].generation
+        return self.seen[name].generation
 
     def is_still(self, row: NodeRow, name: bytes, now: HostStat) -> bool:
         """Say whether an entry is the file that was captured at its place."""
@@ -109,7 +111,7 @@ class Recogniser:
         """Return the file that this new name belongs to: another link, or a renamed file."""
         key = now.dev, now.ino
         if now.nlink > 1 and now.type != _DIRECTORY:
-            fid = self._in_flight.fid_of(*key, self._seen[name].generation)
+            fid = self._in_flight.fid_of(*key, self.seen[name].generation)
             if fid is not None:
                 return fid
         row = self._by_inode[key] if key in self._by_inode else self._lookup.by_inode(*key)
@@ -118,7 +120,7 @@ class Recogniser:
         return row.fid
 
     def _is_file(self, row: NodeRow, name: bytes, now: HostStat, *, is_in_place: bool) -> bool:
-        seen = self._seen.get(name)
+        seen = self.seen.get(name)
         if seen is None:
             return False
         is_old = not row.generation and seen.birth_ns

@@ -9,7 +9,7 @@ because only the committed tree is firm ground.
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from errno import ENOENT, ENOTDIR, ETIMEDOUT
+from errno import ENOENT, ENOTDIR
 from typing import Final
 
 from streamd.catalog.dirty import Depth, DirtyPlace
@@ -17,6 +17,7 @@ from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
+from streamd.pipeline.directories import Directories
 from streamd.pipeline.findings import (
     BATCH_BYTES_MAX,
     BATCH_ENTRIES_MAX,
@@ -25,10 +26,19 @@ from streamd.pipeline.findings import (
     Trouble,
 )
 from streamd.pipeline.in_flight import InFlight, SourceMissing
+from streamd.pipeline.newcomers import plain_files
 from streamd.pipeline.recognising import Recogniser
 from streamd.pipeline.standing_alone import may_stand_alone
 from streamd.pipeline.trail import Trail, left_behind, others_of
-from streamd.pipeline.visit import Visit, is_same, is_unmounted, join, rows_of, split, visits
+from streamd.pipeline.visit import (
+    Visit,
+    check_roots,
+    is_same,
+    join,
+    rows_of,
+    split,
+    visits,
+)
 from streamd.policy.classes import TOO_LARGE
 from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
@@ -61,13 +71,12 @@ class Survey:
         self._places = places
         self._new_fid = new_fid
         self._recogniser = Recogniser(source, lookup, in_flight)
-        self._directories: dict[bytes, int] = {VIRTUAL_ROOT: lookup.root}
+        self._known = Directories(lookup, in_flight, source.roots)
         self.missing: set[bytes] = set()  # roots that are not there
         self.present: set[bytes] = set()  # and those that are, as far as was looked
         self._depths = {place.path: Depth(place.depth) for place in places}
         self._since = {place.path: place.first_us for place in places}
         self._visit_us = 0  # since when the places of the visit under way are dirty
-        self._stats: dict[bytes, HostStat] = {}  # of those directories, as captured or just seen
         self._touched: dict[bytes, int] = {}  # what else needs a look in this cut, and since when
         self._finding = Finding()
         self._gone: dict[tuple[bytes, int], dict[bytes, None]] = {}  # directory, fid -> names
@@ -187,7 +196,7 @@ class Survey:
                 continue
             self._since.setdefault(path, since_us)
             self._depths.setdefault(path, Depth.ENTRY)
-            parent = self._directories.get(at[0])
+            parent = self._known.fids.get(at[0])
             if parent is not None and (parent, at[1]) in self._in_flight.entries:
                 self._look_again(path, Depth.ENTRY)  # found by us, before it changed
             else:
@@ -195,31 +204,15 @@ class Survey:
         for directory, names in by_directory.items():
             yield directory, names, False
 
-    def _resolve(self, directory: bytes) -> int | None:
-        """Return the catalog's number of a directory; None if it is not committed (yet)."""
-        way: list[tuple[bytes, bytes]] = []  # not recursive: it may be thousands long
-        while (fid := self._directories.get(directory)) is None:
-            if (at := split(directory, self._source.roots)) is None:
-                return None
-            way.append((directory, at[1]))
-            directory = at[0]
-        for path, name in reversed(way):
-            found = self._lookup.directory(fid, name)
-            if found is None or self._in_flight.is_moving((fid, name), found[0]):
-                return None
-            fid, self._stats[path] = found
-            self._directories[path] = fid
-        return fid
-
     def _visit(self, directory: bytes, names: list[bytes], *, deep: bool) -> Iterator[Found | None]:
         """Look at names in a directory, and below. Yields a large file, or None: batch may go."""
-        parent = self._resolve(directory)
+        parent = self._known.resolve(directory)
         if parent is None:
-            at = self._first_unknown(directory)
+            at = self._known.first_unknown(directory)
             if at is None:
                 return
             directory, name = at
-            known = self._resolve(directory)
+            known = self._known.resolve(directory)
             assert known is not None
             if (known, name) in self._in_flight.entries:
                 self._defer(known, name, join(directory, name), deep=True)
@@ -237,20 +230,13 @@ class Survey:
                 continue
             if not self._is_meant(visit, listing):
                 continue
-            self._check_roots(visit, listing)
+            check_roots(
+                self._lookup, self._source, visit, listing, self._deleted_roots, self.present
+            )
             below: list[Visit] = []
             yield from self._compare(visit, listing, below)
             yield None
             stack.extend(reversed(below))
-
-    def _first_unknown(self, directory: bytes) -> tuple[bytes, bytes] | None:
-        """Return (known directory, name in it): where the way to `directory` leaves the catalog."""
-        probe = directory
-        while (at := split(probe, self._source.roots)) is not None:
-            if self._resolve(at[0]) is not None:
-                return at
-            probe = at[0]
-        return None
 
     def _defer(
         self,
@@ -296,11 +282,11 @@ class Survey:
 
         Names that come and go change their directory's times without an event for it.
         """
-        known = self._stats.get(visit.path)
+        known = self._known.stats.get(visit.path)
         if known is None or listing.own is None or known.ino == 0:
             return True
         if listing.own.ino != known.ino:
-            self._directories.pop(visit.path, None)
+            self._known.fids.pop(visit.path, None)
             self._ask_entry(visit.path)
             return False
         if not is_same(known, listing.own):
@@ -330,22 +316,6 @@ class Survey:
         else:
             self._slip(path, Depth.BELOW)
 
-    def _check_roots(self, visit: Visit, listing: Listing) -> None:
-        """Refuse to take a root that vanished or hangs, or an unmounted one, for mass deletion."""
-        if visit.path == VIRTUAL_ROOT:
-            for root in visit.names or self._source.roots:
-                self.present.update({root} & listing.entries.keys())
-                is_hung = listing.failed.get(root) == ETIMEDOUT
-                is_there = root in listing.entries or (root in listing.failed and not is_hung)
-                if not is_there and root not in self._deleted_roots:
-                    raise SourceMissing(root)
-                if root in listing.entries and is_unmounted(self._lookup, self._source, root):
-                    raise SourceMissing(root)  # before anything is recorded of it, itself included
-            return
-        is_root, path = visit.path in self._source.roots and visit.names is None, visit.path
-        if is_root and not listing.entries and is_unmounted(self._lookup, self._source, path):
-            raise SourceMissing(path)
-
     def _compare(
         self, visit: Visit, listing: Listing, below: list[Visit]
     ) -> Iterator[Found | None]:
@@ -355,12 +325,16 @@ class Survey:
         self._missing(visit, listing, rows)
         self.entry_count += len(listing.entries)
         in_flight = self._in_flight.entries
-        names, at = list(listing.entries), 0
-        while at < len(names):
-            part = names[at : at + AHEAD_MAX]
+        names = list(listing.entries)
+        while names:
+            part, names = names[:AHEAD_MAX], names[AHEAD_MAX:]
             self._recogniser.look_ahead(visit.path, part, listing.entries, rows)
-            for name in part:
-                at += 1
+            part = self._take_new(visit, listing, part)
+            if self._is_full():
+                yield None
+                names = part + names  # that may have taken a while: what was looked up is old
+                continue
+            for at, name in enumerate(part, 1):
                 now, row = listing.entries[name], rows.get(name)
                 if (parent, name) in in_flight:
                     self._meet(visit, listing, name, row, below)
@@ -379,7 +353,34 @@ class Survey:
                 is_large = self._is_large(found)
                 if is_large or self._is_full():
                     yield found if is_large else None
-                    break  # that may have taken a while: what was looked up is old
+                    names = part[at:] + names
+                    break
+
+    def _take_new(self, visit: Visit, listing: Listing, names: list[bytes]) -> list[bytes]:
+        """Take new files of a new directory into the batch at once; return the other names."""
+        if not self._recogniser.is_all_new:
+            return names
+        own, finding = self._known.stats.get(visit.path), self._finding
+        found, left, size = plain_files(
+            visit.fid,
+            own.ino if own is not None else 0,
+            join(visit.path, b""),
+            names,
+            listing.entries,
+            self._recogniser.seen,
+            self._in_flight.entries,
+            self._since,
+            self._visit_us,
+            self._new_fid,
+            BATCH_ENTRIES_MAX - len(finding.found),
+            BATCH_BYTES_MAX - finding.expected_bytes,
+            BATCH_BYTES_MAX,
+        )
+        self._in_flight.add_new(found, self)
+        self.change_count += len(found)
+        finding.found += found
+        finding.expected_bytes += size
+        return left
 
     def _meet(
         self,
@@ -466,7 +467,7 @@ class Survey:
         assert fid is not None
         # Also when it is in flight now: places below it are looked at by this survey all the same.
         child = join(visit.path, name)
-        self._directories[child], self._stats[child] = fid, now
+        self._known.fids[child], self._known.stats[child] = fid, now
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
             below.append(Visit(child, fid, None, deep=True))
@@ -479,7 +480,7 @@ class Survey:
 
         None: it was replaced since it was listed.
         """
-        path, own = join(directory, name), self._stats.get(directory)
+        path, own = join(directory, name), self._known.stats.get(directory)
         since_us, ino = self._since_us(path), own.ino if own is not None else 0
         new = self._recogniser.new_generation(name, now) if row is None else None
         if new is not None:

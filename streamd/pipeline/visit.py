@@ -1,7 +1,8 @@
 """One directory to look at, and what looking compares."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from errno import ETIMEDOUT
 from typing import Final
 
 from streamd.catalog.dirty import DirtyPlace
@@ -9,7 +10,8 @@ from streamd.catalog.lookup import NodeRow
 from streamd.catalog.walk import WalkLookup
 from streamd.model.host import HostStat
 from streamd.model.names import PackedNames
-from streamd.sources.port import VIRTUAL_ROOT, Source
+from streamd.pipeline.in_flight import SourceMissing
+from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _DEV: Final = HostStat._fields.index("dev")
 _SLASH: Final = b"/"
@@ -73,6 +75,33 @@ def is_unmounted(lookup: WalkLookup, source: Source, root: bytes) -> bool:
         return False
     inside = source.examine(root, None)
     return not (inside.entries or inside.names or inside.failed or inside.left_out)
+
+
+def check_roots(
+    lookup: WalkLookup,
+    source: Source,
+    visit: Visit,
+    listing: Listing,
+    deleted: Container[bytes],
+    present: set[bytes],
+) -> None:
+    """Refuse to take a root that vanished or hangs, or an unmounted one, for mass deletion.
+
+    Roots that are there are added to `present`; `deleted` are known to be gone for good.
+    """
+    if visit.path == VIRTUAL_ROOT:
+        for root in visit.names or source.roots:
+            present.update({root} & listing.entries.keys())
+            is_hung = listing.failed.get(root) == ETIMEDOUT
+            is_there = root in listing.entries or (root in listing.failed and not is_hung)
+            if not is_there and root not in deleted:
+                raise SourceMissing(root)
+            if root in listing.entries and is_unmounted(lookup, source, root):
+                raise SourceMissing(root)  # before anything is recorded of it, itself included
+        return
+    is_root, path = visit.path in source.roots and visit.names is None, visit.path
+    if is_root and not listing.entries and is_unmounted(lookup, source, path):
+        raise SourceMissing(path)
 
 
 def is_same(one: HostStat, other: HostStat) -> bool:
