@@ -64,6 +64,14 @@ class WalkLookup(TreeLookup):
         )
         return {row[0]: row for row in rows}
 
+    def sorted_rows(self, parent: int) -> list[RawRow]:
+        """Return the same as a list, sorted by name."""
+        return self._connection.execute(
+            f"SELECT {_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid WHERE d.parent = ?"
+            " ORDER BY d.name",
+            (parent,),
+        ).fetchall()
+
     def rows_between(self, parent: int, low: bytes, high: bytes | None) -> dict[bytes, RawRow]:
         """Return the entries of a directory with names from `low` up to, without, `high`.
 

@@ -17,11 +17,12 @@ import platform
 import sqlite3
 import struct
 import sys
+from collections.abc import Callable
 from typing import BinaryIO, Final
 
 import msgspec
 
-from streamd.catalog.walk import WalkLookup
+from streamd.catalog.walk import RawRow, WalkLookup
 from streamd.effects import SystemClock
 from streamd.pipeline.comparing import DIFFERENCES_MAX, Comparison, Difference, Examine
 from streamd.sources.filesystem.answering import Answering
@@ -29,6 +30,7 @@ from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
 from streamd.sources.filesystem.sqlite import examine_joined
+from streamd.sources.port import Listing
 
 FRAME_HEAD: Final = struct.Struct(">I")
 _FRAME_DIFFERENCES: Final = 1000
@@ -88,6 +90,11 @@ def work(task: Task, out: BinaryIO) -> None:
         answering=Answering(SystemClock()),
     )
     examine: Examine = examiner.examine
+
+    def examine_known(directory: bytes, known: Callable[[], list[RawRow]]) -> Listing:
+        look = functools.partial(examiner.examine, known=known)
+        return examine_joined(look, directory, None) if task.joins_wals else look(directory, None)
+
     if task.joins_wals:
         examine = functools.partial(examine_joined, examine)
     comparison = Comparison(
@@ -96,6 +103,7 @@ def work(task: Task, out: BinaryIO) -> None:
         task.roots,
         part=task.part,
         parts=task.parts,
+        examine_known=examine_known,
     )
     pending: list[Difference] = []
     count = 0

@@ -82,7 +82,12 @@ class Comparer:
 
     async def _here(self, scopes: Sequence[bytes]) -> Result:
         loop, result = asyncio.get_running_loop(), Result()
-        comparison = Comparison(self._source.examine, self._lookup, self._source.roots)
+        comparison = Comparison(
+            self._source.examine,
+            self._lookup,
+            self._source.roots,
+            examine_known=getattr(self._source, "examine_known", None),  # of the file system
+        )
         steps = comparison.differences(scopes)
 
         def step() -> bool:

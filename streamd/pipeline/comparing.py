@@ -28,6 +28,7 @@ _INO: Final = STAT + HostStat._fields.index("ino")  # in a row
 _SLASH: Final = b"/"
 
 Examine = Callable[[bytes, Sequence[bytes] | None], Listing]
+ExamineKnown = Callable[[bytes, Callable[[], list[RawRow]]], Listing]
 
 
 class Kind(IntEnum):
@@ -52,7 +53,10 @@ class Difference(NamedTuple):
 
 
 class Comparison:
-    """Compares one source. `entry_count` says afterwards at how many entries it has looked."""
+    """Compares one source. `entry_count` says afterwards at how many entries it has looked.
+
+    `examine_known` is for sources that find by themselves what is as it was; see `Listing.rest`.
+    """
 
     def __init__(
         self,
@@ -62,8 +66,10 @@ class Comparison:
         *,
         part: int = 0,
         parts: int = 1,
+        examine_known: ExamineKnown | None = None,
     ) -> None:
         self._examine = examine
+        self._examine_known = examine_known
         self._lookup = lookup
         self._roots = tuple(roots)
         self._part, self._parts = part, parts
@@ -138,7 +144,10 @@ class Comparison:
         self, path: bytes, fid: int, ino: int, stack: list[tuple[bytes, int, int, bool]]
     ) -> list[Difference]:
         """Compare one directory; those in it that are to be visited go to `stack`."""
-        listing = self._examine(path, None)
+        if self._examine_known is None:
+            listing = self._examine(path, None)
+        else:
+            listing = self._examine_known(path, lambda: self._lookup.sorted_rows(fid))
         if listing.error:
             gone = listing.error in _GONE
             return [Difference(path, Kind.GONE if gone else Kind.UNREADABLE, is_deep=not gone)]
@@ -146,8 +155,8 @@ class Comparison:
             return [Difference(path, Kind.CHANGED, is_deep=True)]
         if listing.names:
             return self._visit_in_slices(path, fid, listing.names, stack)
-        rows = self._lookup.rows(fid)
-        if rows and not listing.entries and path in self._roots:
+        rows = self._lookup.rows(fid) if listing.rest is None else listing.rest
+        if rows and not listing.entries and not listing.same_count and path in self._roots:
             return [Difference(path, Kind.GONE, is_deep=True)]  # maybe not mounted
         found = self._compare(path, listing, rows)
         self._push(path, listing, rows, stack)
@@ -186,7 +195,7 @@ class Comparison:
     ) -> list[Difference]:
         found: list[Difference] = []
         entries = listing.entries
-        self.entry_count += len(entries)
+        self.entry_count += len(entries) + listing.same_count
         listing.count_into(self.seen)
         for name, now in entries.items():
             row = rows.get(name)

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,11 @@ from streamd.model.names import PackedNames
 from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
 
 VIRTUAL_ROOT = b""
+
+# What is known of an entry: its name, a number, whether it is to be read again, and from KNOWN_STAT
+# on the fields of HostStat.
+KnownRow = tuple[Any, ...]
+KNOWN_STAT: Final = 3
 
 
 @dataclass(slots=True)
@@ -35,6 +40,9 @@ class Listing:
 
     `names` is there instead of entries when a directory has too many for one answer: ask
     for some of them at a time.
+
+    Where known rows were given, `rest` has those that are not what is there, and `entries` leaves
+    the others out: there are `same_count`. None: nothing was left out.
     """
 
     entries: dict[bytes, HostStat] = field(default_factory=dict)
@@ -43,6 +51,8 @@ class Listing:
     closed: set[bytes] = field(default_factory=set)  # directories not to descend into (other mount)
     own: HostStat | None = None  # of the directory itself; None for the virtual root
     names: PackedNames | None = None
+    rest: dict[bytes, KnownRow] | None = None
+    same_count: int = 0
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
 
     @property
@@ -52,7 +62,7 @@ class Listing:
 
     def count_into(self, seen: Counter[str]) -> None:
         """Count the names by class; `PROTECTED` are those that are to be."""
-        seen[PROTECTED] += len(self.entries)
+        seen[PROTECTED] += len(self.entries) + self.same_count
         seen[UNREADABLE] += len(self.failed)
         seen.update(self.left_out.values())
 

@@ -61,11 +61,22 @@ class Captured:
         assert not writer.dropped
 
     def differences(self, *scopes: bytes, part: int = 0, parts: int = 1) -> set[tuple[bytes, int]]:
-        comparison = Comparison(
-            self.examiner.examine, self.lookup, self.roots, part=part, parts=parts
-        )
-        found = itertools.chain.from_iterable(comparison.differences(scopes or self.roots))
-        return {(each.path, each.kind) for each in found}
+        """Return what differs, which is the same whoever leaves out what does not."""
+        results = []
+        for examine_known in (None, lambda path, known: self.examiner.examine(path, None, known)):
+            comparison = Comparison(
+                self.examiner.examine,
+                self.lookup,
+                self.roots,
+                part=part,
+                parts=parts,
+                examine_known=examine_known,
+            )
+            found = itertools.chain.from_iterable(comparison.differences(scopes or self.roots))
+            differences = {(each.path, each.kind) for each in found}
+            results.append((differences, comparison.entry_count, comparison.seen))
+        assert results[0] == results[1]
+        return results[0][0]
 
     def task(self, scopes, is_gentle) -> Task:
         return Task(

@@ -1,8 +1,9 @@
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from streamd.model.host import HostStat
 
+_Row: TypeAlias = tuple[Any, ...]
 _T = TypeVar("_T", bound=tuple[int, ...])
 
 def read_files(
@@ -19,6 +20,10 @@ def read_files(
 def stat_entries(
     fd: int, names: Sequence[bytes] | None, host_stat: type[_T]
 ) -> tuple[dict[bytes, _T], dict[bytes, int]]: ...
+def stat_unlike(
+    fd: int, rows: list[_Row], host_stat: type[_T], suffix: bytes
+) -> tuple[dict[bytes, _T], dict[bytes, int], list[_Row], dict[bytes, _Row]]: ...
+def identify(fd: int, names: list[bytes], births: bool, identity: type[_T]) -> dict[bytes, _T]: ...
 def write_files(
     dir_fd: int, files: list[tuple[bytes, bytes, memoryview, int, int, int, int]]
 ) -> list[bool]: ...

@@ -214,7 +214,7 @@ typedef struct {
     char *name;
     size_t length;
     uint64_t ino;
-    int error;
+    int error, is_same;
     Stat stat;
 } Entry;
 
@@ -294,6 +294,37 @@ static PyObject *new_stat(PyTypeObject *type, const Stat *from) {
     return made;
 }
 
+static void stat_all(int fd, Entries *all) {
+    for (size_t i = 0; i < all->count; i++) {
+        Entry *entry = &all->entries[i];
+        struct statx status;
+        if (strlen(entry->name) != entry->length)
+            entry->error = EINVAL;
+        else if (statx(fd, entry->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
+                       &status))
+            entry->error = errno;
+        else
+            host_stat(&status, &entry->stat);
+    }
+}
+
+/* Put what is not marked as the same into the dictionaries; nonzero with an exception set. */
+static int put_entries(const Entries *all, PyTypeObject *type, PyObject *found, PyObject *failed) {
+    for (size_t i = 0; i < all->count; i++) {
+        const Entry *entry = &all->entries[i];
+        if (entry->is_same) continue;
+        PyObject *name = PyBytes_FromStringAndSize(entry->name, (Py_ssize_t)entry->length);
+        PyObject *value = entry->error ? PyLong_FromLong(entry->error)
+                                       : new_stat(type, &entry->stat);
+        int bad = !name || !value ||
+                  PyDict_SetItem(entry->error ? failed : found, name, value) < 0;
+        Py_XDECREF(name);
+        Py_XDECREF(value);
+        if (bad) return -1;
+    }
+    return 0;
+}
+
 PyDoc_STRVAR(stat_entries_doc,
              "stat_entries(fd, names, host_stat)\n--\n\n"
              "Look at `names` in an open directory, or at all of it when None, by inode.\n\n"
@@ -327,17 +358,7 @@ static PyObject *stat_entries(PyObject *self, PyObject *args) {
     }
     Py_BEGIN_ALLOW_THREADS
     if (names == Py_None && !error) error = names_of(fd, &all);
-    for (size_t i = 0; i < all.count && !error; i++) {
-        Entry *entry = &all.entries[i];
-        struct statx status;
-        if (strlen(entry->name) != entry->length)
-            entry->error = EINVAL;
-        else if (statx(fd, entry->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS,
-                       &status))
-            entry->error = errno;
-        else
-            host_stat(&status, &entry->stat);
-    }
+    if (!error) stat_all(fd, &all);
     Py_END_ALLOW_THREADS
     if (error) {
         errno = error;
@@ -346,23 +367,139 @@ static PyObject *stat_entries(PyObject *self, PyObject *args) {
     }
     found = PyDict_New();
     failed = PyDict_New();
-    if (!found || !failed) goto out;
-    for (size_t i = 0; i < all.count; i++) {
-        Entry *entry = &all.entries[i];
-        PyObject *name = PyBytes_FromStringAndSize(entry->name, (Py_ssize_t)entry->length);
-        PyObject *value = entry->error ? PyLong_FromLong(entry->error)
-                                       : new_stat(type, &entry->stat);
-        int bad = !name || !value ||
-                  PyDict_SetItem(entry->error ? failed : found, name, value) < 0;
-        Py_XDECREF(name);
-        Py_XDECREF(value);
-        if (bad) goto out;
-    }
+    if (!found || !failed || put_entries(&all, type, found, failed)) goto out;
     result = PyTuple_Pack(2, found, failed);
 out:
     drop(&all);
     Py_XDECREF(found);
     Py_XDECREF(failed);
+    return result;
+}
+
+/* A row of the catalog: name, number, whether it is to be read again, and HostStat's fields. */
+enum { ROW_NAME, ROW_NUMBER, ROW_AGAIN, ROW_STAT, ROW_FIELDS = ROW_STAT + STAT_FIELDS };
+
+static int compare_names(const char *one, size_t one_length, const char *other, size_t other_length) {
+    size_t common = one_length < other_length ? one_length : other_length;
+    int order = memcmp(one, other, common);
+    if (order) return order;
+    return one_length < other_length ? -1 : one_length > other_length;
+}
+
+static int by_name(const void *one, const void *other) {
+    const Entry *a = *(Entry *const *)one, *b = *(Entry *const *)other;
+    return compare_names(a->name, a->length, b->name, b->length);
+}
+
+/* 1: the entry is what the row says and nothing is left to be done; 0: it is not; -1: no such row.
+ * Device numbers may change when a file system is mounted again. Directories are to be entered. */
+static int is_as_in(PyObject *row, const Entry *entry) {
+    if (entry->error || entry->stat.field[TYPE] == types[S_IFDIR >> 12]) return 0;
+    for (int i = 0; i < STAT_FIELDS; i++) {
+        long long was;
+        if (i == DEV) continue;
+        was = (long long)PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(row, ROW_STAT + i));
+        if (was == -1 && PyErr_Occurred()) return -1;
+        if (was != entry->stat.field[i]) return 0;
+    }
+    int again = PyObject_IsTrue(PyTuple_GET_ITEM(row, ROW_AGAIN));
+    return again < 0 ? -1 : !again;
+}
+
+/* Mark the entries that are as in the rows, and add these to `same`, the others to `rest`. Both are
+ * sorted by name. */
+static int sort_out(Entry **sorted, size_t count, PyObject *rows, PyObject *same, PyObject *rest) {
+    const char *before = NULL;
+    size_t at = 0, before_length = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(rows); i++) {
+        PyObject *row = PyList_GET_ITEM(rows, i);
+        int order = -1, is_same = 0;
+        char *name;
+        Py_ssize_t length;
+        if (!PyTuple_Check(row) || PyTuple_GET_SIZE(row) != ROW_FIELDS) {
+            PyErr_SetString(PyExc_TypeError, "a row of the catalog is wanted");
+            return -1;
+        }
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(row, ROW_NAME), &name, &length)) return -1;
+        if (before && compare_names(before, before_length, name, (size_t)length) >= 0) {
+            PyErr_SetString(PyExc_ValueError, "rows are to be sorted by name");
+            return -1;
+        }
+        before = name;
+        before_length = (size_t)length;
+        while (at < count) {
+            order = compare_names(sorted[at]->name, sorted[at]->length, name, (size_t)length);
+            if (order >= 0) break;
+            at++;
+        }
+        if (at < count && order == 0) {
+            is_same = is_as_in(row, sorted[at]);
+            if (is_same < 0) return -1;
+            sorted[at]->is_same = is_same;
+        }
+        if (is_same ? PyList_Append(same, row)
+                    : PyDict_SetItem(rest, PyTuple_GET_ITEM(row, ROW_NAME), row))
+            return -1;
+    }
+    return 0;
+}
+
+PyDoc_STRVAR(stat_unlike_doc,
+             "stat_unlike(fd, rows, host_stat, suffix)\n--\n\n"
+             "Look at all of an open directory, as `stat_entries` does, and leave out what is as in\n"
+             "`rows`, sorted by name. Directories and what is to be read again never are.\n\n"
+             "Returns ({name: HostStat}, {name: errno}, rows that were found so, {name: other row}).\n"
+             "Where a name ends with `suffix`, nothing is left out: such names change others.");
+
+static PyObject *stat_unlike(PyObject *self, PyObject *args) {
+    int fd, error = 0;
+    const char *suffix;
+    Py_ssize_t suffix_length;
+    PyObject *rows, *found = NULL, *failed = NULL, *same = NULL, *rest = NULL, *result = NULL;
+    PyTypeObject *type;
+    Entries all = {0};
+    Entry **sorted = NULL;
+    int has_suffix = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!O!y#", &fd, &PyList_Type, &rows, &PyType_Type, &type, &suffix,
+                          &suffix_length))
+        return NULL;
+    if (!PyType_IsSubtype(type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "HostStat is a tuple");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    error = names_of(fd, &all);
+    if (!error) stat_all(fd, &all);
+    if (!error && !(sorted = malloc((all.count + 1) * sizeof *sorted))) error = ENOMEM;
+    for (size_t i = 0; i < all.count && !error; i++) {
+        const Entry *entry = sorted[i] = &all.entries[i];
+        if (entry->length >= (size_t)suffix_length &&
+            !memcmp(entry->name + entry->length - suffix_length, suffix, (size_t)suffix_length))
+            has_suffix = 1;
+    }
+    if (!error && all.count) qsort(sorted, all.count, sizeof *sorted, by_name);
+    Py_END_ALLOW_THREADS
+    if (error) {
+        errno = error;
+        PyErr_SetFromErrno(PyExc_OSError);
+        goto out;
+    }
+    found = PyDict_New();
+    failed = PyDict_New();
+    same = PyList_New(0);
+    rest = PyDict_New();
+    if (!found || !failed || !same || !rest) goto out;
+    if (sort_out(sorted, has_suffix ? 0 : all.count, rows, same, rest)) goto out;
+    if (put_entries(&all, type, found, failed)) goto out;
+    result = PyTuple_Pack(4, found, failed, same, rest);
+out:
+    drop(&all);
+    free(sorted);
+    Py_XDECREF(found);
+    Py_XDECREF(failed);
+    Py_XDECREF(same);
+    Py_XDECREF(rest);
     return result;
 }
 
@@ -631,6 +768,7 @@ static PyObject *set_types(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"read_files", read_files, METH_VARARGS, read_files_doc},
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
+    {"stat_unlike", stat_unlike, METH_VARARGS, stat_unlike_doc},
     {"identify", identify, METH_VARARGS, identify_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"set_types", set_types, METH_VARARGS, set_types_doc},

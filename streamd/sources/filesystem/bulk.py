@@ -8,9 +8,10 @@ from. `STREAMD_NO_BULK` in the environment leaves it out, to compare.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from streamd.model.host import HostStat, Identity
+from streamd.sources.port import KnownRow
 
 ReadFiles = Callable[
     [int, int, list[bytes], list[HostStat], memoryview, int, int, bytes],
@@ -21,27 +22,48 @@ StatEntries = Callable[
     tuple[dict[bytes, HostStat], dict[bytes, int]],
 ]
 
+StatUnlike = Callable[
+    [int, list[KnownRow], type[HostStat], bytes],
+    tuple[dict[bytes, HostStat], dict[bytes, int], list[KnownRow], dict[bytes, KnownRow]],
+]
 WriteFiles = Callable[[int, list[tuple[bytes, bytes, memoryview, int, int, int, int]]], list[bool]]
 Identify = Callable[[int, list[bytes], bool, type[Identity]], dict[bytes, Identity]]
 
 
-def _load() -> tuple[ReadFiles | None, StatEntries | None, WriteFiles | None, Identify | None]:
+class Bulk(NamedTuple):
+    """What the compiled module does; None where it is not there."""
+
+    read_files: ReadFiles | None = None
+    stat_entries: StatEntries | None = None
+    stat_unlike: StatUnlike | None = None
+    write_files: WriteFiles | None = None
+    identify: Identify | None = None
+
+
+def _load() -> Bulk:
     if os.environ.get("STREAMD_NO_BULK"):
-        return None, None, None, None
+        return Bulk()
     try:
         from streamd.sources.filesystem import _bulk
     except ImportError:  # not built: there was no compiler
-        return None, None, None, None
+        return Bulk()
     from streamd.sources.filesystem.kinds import TYPES
 
-    if not hasattr(_bulk, "identify"):  # built from an older bulk.c
-        return None, None, None, None
+    if not hasattr(_bulk, "stat_unlike"):  # built from an older bulk.c
+        return Bulk()
     _bulk.set_types(TYPES)
-    return _bulk.read_files, _bulk.stat_entries, _bulk.write_files, _bulk.identify
+    return Bulk(
+        _bulk.read_files,
+        _bulk.stat_entries,
+        _bulk.stat_unlike,
+        _bulk.write_files,
+        _bulk.identify,
+    )
 
 
 _LOADED: Final = _load()
-read_files: ReadFiles | None = _LOADED[0]
-stat_entries: StatEntries | None = _LOADED[1]
-write_files: WriteFiles | None = _LOADED[2]
-identify: Identify | None = _LOADED[3]
+read_files: ReadFiles | None = _LOADED.read_files
+stat_entries: StatEntries | None = _LOADED.stat_entries
+stat_unlike: StatUnlike | None = _LOADED.stat_unlike
+write_files: WriteFiles | None = _LOADED.write_files
+identify: Identify | None = _LOADED.identify

@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -17,7 +17,10 @@ from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.scope import TreeScope, join
-from streamd.sources.port import VIRTUAL_ROOT, Listing
+from streamd.sources.filesystem.sqlite import WAL_SUFFIX
+from streamd.sources.port import KNOWN_STAT, VIRTUAL_ROOT, KnownRow, Listing
+
+Known = Callable[[], list[KnownRow]]  # rows sorted by name
 
 LARGE_DIRECTORY: Final = 256 * 1024  # st_size; where that says nothing, all is listed at once
 ENTRIES_MAX: Final = 20_000  # in one answer
@@ -62,8 +65,13 @@ class Examiner:
         self._one_file_system = one_file_system
         self._max_file_size = max_file_size
 
-    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
-        """Look at `names` in `directory`, or at everything in it when None."""
+    def examine(
+        self, directory: bytes, names: Sequence[bytes] | None, known: Known | None = None
+    ) -> Listing:
+        """Look at `names` in `directory`, or at everything in it when None.
+
+        Of everything, what is as `known` says may be left out; see `Listing`.
+        """
         if directory == VIRTUAL_ROOT:
             return self._examine_roots(names)
         if directory.startswith(b"//"):
@@ -75,7 +83,7 @@ class Examiner:
         hung = self._answering.hung_names(directory)
         try:
             with self._answering.turn(directory):
-                self._examine_there(directory, names, listing, hung)
+                self._examine_there(directory, names, listing, hung, known)
         except OSError as error:
             listing.error = error.errno or errno.EIO
         return listing
@@ -99,7 +107,12 @@ class Examiner:
         return found
 
     def _examine_there(
-        self, directory: bytes, names: Sequence[bytes] | None, listing: Listing, hung: set[bytes]
+        self,
+        directory: bytes,
+        names: Sequence[bytes] | None,
+        listing: Listing,
+        hung: set[bytes],
+        known: Known | None,
     ) -> None:
         flags = os.O_RDONLY if names is None else os.O_PATH
         fd = open_directory(self._scope, directory, flags=flags)
@@ -108,7 +121,7 @@ class Examiner:
                 there = os.listdir(b"/proc/self/fd/%d" % fd) if names is None else names
                 listing.failed = dict.fromkeys(hung.intersection(there), errno.ETIMEDOUT)
                 names = [name for name in there if name not in hung]
-            self._examine_open(fd, directory, names, listing)
+            self._examine_open(fd, directory, names, listing, known)
         finally:
             os.close(fd)
 
@@ -125,7 +138,12 @@ class Examiner:
         return listing
 
     def _examine_open(
-        self, fd: int, directory: bytes, names: Sequence[bytes] | None, listing: Listing
+        self,
+        fd: int,
+        directory: bytes,
+        names: Sequence[bytes] | None,
+        listing: Listing,
+        known: Known | None,
     ) -> None:
         own = os.fstat(fd)
         device, listing.own = own.st_dev, host_stat(own)
@@ -138,7 +156,11 @@ class Examiner:
                 return
         hidden, keep = self._scope.hidden_in(directory), self._filter(directory, listing)
         if bulk.stat_entries is not None and not self._scope.tags:
-            found, failed = bulk.stat_entries(fd, names, HostStat)
+            if known is None or names is not None or bulk.stat_unlike is None:
+                found, failed = bulk.stat_entries(fd, names, HostStat)
+            else:
+                found, failed, same, rest = bulk.stat_unlike(fd, known(), HostStat, WAL_SUFFIX)
+                _leave_out(listing, same, rest, hidden, keep)
             if keep is not None:
                 found = {name: entry for name, entry in found.items() if keep(name, entry)}
             for name in hidden or ():
@@ -245,6 +267,24 @@ class Examiner:
             return
         pseudo = pseudo_devices()
         listing.closed.update(name for name in foreign if listing.entries[name].dev in pseudo)
+
+
+def _leave_out(
+    listing: Listing,
+    same: list[KnownRow],
+    rest: dict[bytes, KnownRow],
+    hidden: Collection[bytes] | None,
+    keep: Callable[[bytes, HostStat], bool] | None,
+) -> None:
+    """Take note of what is as it was; what is not protected any more is not of it."""
+    listing.rest, listing.same_count = rest, len(same)
+    if not hidden and keep is None:
+        return
+    for row in same:
+        name = row[0]
+        if name in (hidden or ()) or (keep and not keep(name, HostStat(*row[KNOWN_STAT:]))):
+            rest[name] = row
+            listing.same_count -= 1
 
 
 def _names_by_inode(fd: int) -> list[bytes]:

@@ -1,6 +1,7 @@
 """A set of file trees as a source: the parts of this folder behind the one port."""
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from streamd.effects import Clock
@@ -19,6 +20,7 @@ from streamd.sources.filesystem.scope import TreeScope
 from streamd.sources.filesystem.sqlite import SqliteCopier, examine_joined
 from streamd.sources.filesystem.watching import POLLING, WATCH_MODES, WatchSession
 from streamd.sources.port import (
+    KnownRow,
     LargeRead,
     Listing,
     ReadBatch,
@@ -138,6 +140,13 @@ class FilesystemSource:
         if self._copier is None:
             return self._examiner.examine(directory, names)
         return examine_joined(self._examiner.examine, directory, names)
+
+    def examine_known(self, directory: bytes, known: Callable[[], list[KnownRow]]) -> Listing:
+        """Look at all of a directory of which `known` says what was there, sorted by name."""
+        examine = partial(self._examiner.examine, known=known)
+        if self._copier is None:
+            return examine(directory, None)
+        return examine_joined(examine, directory, None)
 
     def identify(
         self, directory: bytes, names: Sequence[bytes], *, births: bool = False

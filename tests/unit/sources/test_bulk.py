@@ -9,6 +9,7 @@ import pytest
 from blake3 import blake3
 
 from streamd.effects import SystemClock
+from streamd.model.host import HostStat
 from streamd.sources.filesystem import bulk
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
@@ -63,6 +64,7 @@ def singly(monkeypatch):
     def use() -> None:
         monkeypatch.setattr(bulk, "read_files", None)
         monkeypatch.setattr(bulk, "stat_entries", None)
+        monkeypatch.setattr(bulk, "stat_unlike", None)
 
     return use
 
@@ -273,3 +275,90 @@ def test_what_cannot_be_written_leaves_the_temporary_name_of_others_alone(tmp_pa
     finally:
         os.close(fd)
     assert (tmp_path / ".one").read_bytes() == b"unfinished"
+
+
+def known_of(tree, listing) -> list[tuple[object, ...]]:
+    """Return what a catalog that has all of a listing says of it."""
+    del tree
+    return [(name, 7, 0, *stat) for name, stat in sorted(listing.entries.items())]
+
+
+def test_what_is_as_it_was_is_left_out_and_nothing_else(many):
+    source = source_of(many)
+    whole = source.examine(many.path, None)
+    rows = known_of(many, whole)
+    listing = source.examine_known(many.path, lambda: rows)
+    assert set(listing.entries) == set(listing.rest) == {b"folder"}
+    assert listing.same_count == len(whole.entries) - 1
+    assert listing.left_out == whole.left_out == {b"file-7": "excluded"}
+
+    (many.root / "file-2").write_bytes(b"changed")
+    (many.root / "file-4").unlink()
+    (many.root / "new").touch()
+    (many.root / "file-5").chmod(0o640)
+    again = (*rows[0][:2], 1, *rows[0][3:])
+    listing = source.examine_known(many.path, lambda: [again, *rows[1:]])
+    whole = source.examine(many.path, None)
+    changed = {b"folder", b"file-2", b"file-5", rows[0][0]}
+    assert set(listing.entries) == {*changed, b"new"}
+    assert set(listing.rest) == {*changed, b"file-4"}
+    assert listing.entries == {name: whole.entries[name] for name in listing.entries}
+    assert listing.same_count + len(listing.entries) == len(whole.entries)
+
+
+def test_what_was_captured_and_is_excluded_by_now_is_not_as_it_was(many):
+    source = source_of(many)
+    rows = known_of(many, source.examine(many.path, None))
+    excluded = (b"file-7", 7, 0, *source_of_all(many).examine(many.path, None).entries[b"file-7"])
+    rows = sorted([*rows, excluded])
+    listing = source.examine_known(many.path, lambda: rows)
+    assert set(listing.rest) == {b"folder", b"file-7"}
+    assert set(listing.entries) == {b"folder"}
+    assert listing.left_out == {b"file-7": "excluded"}
+
+
+def source_of_all(tree) -> FilesystemSource:
+    return FilesystemSource(
+        "test", (tree.path,), rules=ExcludeRules(()), cutter=None,
+        hasher=lambda view: blake3(view).digest(), clock=LaterClock(), small_file_max=1 << 30,
+    )  # fmt: skip
+
+
+def test_nothing_is_left_out_beside_the_log_of_a_database(many):
+    (many.root / "some.db-wal").write_bytes(b"log")
+    source = source_of(many)
+    whole = source.examine(many.path, None)
+    rows = known_of(many, whole)
+    listing = source.examine_known(many.path, lambda: rows)
+    assert listing.entries == whole.entries
+    assert set(listing.rest) == {row[0] for row in rows}
+    assert not listing.same_count
+
+
+def test_another_device_number_alone_is_no_difference_and_any_other_field_is(many):
+    source = source_of(many)
+    rows = known_of(many, source.examine(many.path, None))
+    place = next(at for at, row in enumerate(rows) if row[0] == b"file-3")
+    for field, name in enumerate(HostStat._fields):
+        row = list(rows[place])
+        row[3 + field] += 1
+        changed = [*rows[:place], tuple(row), *rows[place + 1 :]]
+        listing = source.examine_known(many.path, lambda given=changed: given)
+        assert (b"file-3" in listing.rest) == (name != "dev"), name
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [(b"b", 1, 0, *range(11)), (b"a", 1, 0, *range(11))],
+        [(b"a", 1, 0, *range(11)), (b"a", 1, 0, *range(11))],
+        [(b"a", 1, 0)],
+        [("a", 1, 0, *range(11))],
+        [(b"a", 1, 0, *"abcdefghijk")],
+        [[b"a", 1, 0, *range(11)]],
+    ],
+)
+def test_rows_that_cannot_be_of_a_catalog_are_refused(many, rows):
+    (many.root / "a").touch()
+    with pytest.raises((TypeError, ValueError)):
+        source_of(many).examine_known(many.path, lambda: rows)
