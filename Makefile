@@ -45,7 +45,7 @@ check: static                      ## static checks and quick tests: under a min
 
 cover: setup                       ## every branch of the pure core is run by a quick test
 	$(BIN)/coverage erase
-	$(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q $(BOTH) -m "$(QUICK)" tests/unit tests/property
+	STREAMD_PROFILE=dev $(BIN)/coverage run --source=streamd.model,streamd.format,streamd.policy -m pytest -q $(BOTH) -m "$(QUICK)" tests/unit tests/property
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include=$(CORE) --skip-covered --show-missing --fail-under=100
 

@@ -119,13 +119,30 @@ async def _check(machine: Machine) -> None:
         await check_final(machine, machine.remote)
 
 
-@pytest.mark.parametrize("kinds", [PUTS, TRANSACTIONS], ids=["puts", "transactions"])
-def test_a_crash_at_any_step_loses_nothing(kinds, template, tmp_path) -> None:
+# of every ten steps one is quick enough for `make check`; which, differs between the kinds
+SHARES = 10
+QUICK_SHARE = {PUTS: 2, TRANSACTIONS: 1}
+
+
+@pytest.mark.parametrize(
+    ("kinds", "share"),
+    [
+        pytest.param(
+            kinds,
+            share,
+            id=f"{name}-{share}",
+            marks=[] if share == QUICK_SHARE[kinds] else pytest.mark.slow,
+        )
+        for name, kinds in (("puts", PUTS), ("transactions", TRANSACTIONS))
+        for share in range(SHARES)
+    ],
+)
+def test_a_crash_at_any_step_loses_nothing(kinds, share, template, tmp_path) -> None:
     count = CountingFuse(kinds)
     (tmp_path / "whole").mkdir()
     asyncio.run(_check(run(tmp_path / "whole", template, count)))
     assert count.count >= 20
-    for step in range(count.count):
+    for step in range(share, count.count, SHARES):
         directory = tmp_path / str(step)
         directory.mkdir()
         fuse = CountingFuse(kinds, step)
@@ -138,6 +155,7 @@ def test_a_crash_at_any_step_loses_nothing(kinds, template, tmp_path) -> None:
             raise
 
 
+@pytest.mark.slow
 def test_a_crash_of_the_crash_recovery_loses_nothing(template, tmp_path) -> None:
     """Recovering puts objects again and forgets them: that may be interrupted as well."""
     first = CountingFuse(PUTS, 6)

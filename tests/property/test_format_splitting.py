@@ -1,5 +1,6 @@
 """Where lists and files are cut: the same content is cut the same, a small change stays small."""
 
+import pytest
 from golden.materials import fixed, key_chain
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ def test_rows_are_cut_completely_in_order_and_always_the_same(count: int, label:
     assert list(split_pages(iter(rows))) == pages
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=40)
 @given(st.integers(0, 9), st.integers(0, ROWS - 1))
 def test_a_changed_value_changes_one_page(label: int, at: int) -> None:
@@ -43,6 +45,7 @@ def test_a_changed_value_changes_one_page(label: int, at: int) -> None:
     assert len(set(pages_of(rows)) - set(before)) == 1
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=40)
 @given(st.integers(0, 9), st.integers(0, ROWS - 1), st.binary(min_size=8, max_size=8))
 def test_a_row_more_or_less_changes_at_most_three_pages(label: int, at: int, key: bytes) -> None:
@@ -100,6 +103,7 @@ def test_a_list_with_a_boundary_at_every_run_still_ends(count: int) -> None:
     assert expand(levels, top, pages) == runs
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=20)
 @given(st.integers(0, 19_999))
 def test_a_changed_chunk_rewrites_few_pages(at: int) -> None:

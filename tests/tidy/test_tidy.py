@@ -1,6 +1,7 @@
 """Properties of the source text itself. Style that is not checked is an opinion."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,11 @@ BANNED_NAMES = {"utils", "util", "helpers", "helper", "common", "manager", "base
 EMPTY_ALLOWED = "__init__.py"
 
 
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
 def _name(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
@@ -27,7 +33,7 @@ def _name(path: Path) -> str:
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_module_is_tidy(path: Path) -> None:
     text = path.read_text("utf-8")
-    tree = ast.parse(text)
+    tree = _tree(path)
     assert len(text.splitlines()) <= MODULE_LINES_MAX, "split it by noun"
     assert ast.get_docstring(tree), "a module starts by saying what it is for"
     assert path.stem not in BANNED_NAMES, "name what it holds"
@@ -49,7 +55,7 @@ def _has_to_speak(node: ast.stmt) -> bool:
 
 @pytest.mark.parametrize("path", MODULES, ids=_name)
 def test_public_names_say_what_they_mean(path: Path) -> None:
-    tree = ast.parse(path.read_text("utf-8"))
+    tree = _tree(path)
     silent = [n for n in tree.body if _has_to_speak(n) and not ast.get_docstring(n)]
     assert [node.name for node in silent] == []
 
@@ -68,7 +74,7 @@ UNSAFE = {"pickle", "marshal", "shelve", "yaml", "dill", "cloudpickle", "jsonpic
 def _imported(path: Path) -> set[str]:
     """Return the first parts of the names of all modules that a file imports."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+    for node in ast.walk(_tree(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -89,9 +95,7 @@ def test_the_rescue_script_is_short_and_stands_alone() -> None:
 @pytest.mark.parametrize("path", [*MODULES, RESCUE], ids=_name)
 def test_nothing_is_decoded_by_what_can_run_code(path: Path) -> None:
     assert _imported(path) & UNSAFE == set()
-    calls = (
-        n.func for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)
-    )
+    calls = (n.func for n in ast.walk(_tree(path)) if isinstance(n, ast.Call))
     assert {name.id for name in calls if isinstance(name, ast.Name)} & {"eval", "exec"} == set()
 
 

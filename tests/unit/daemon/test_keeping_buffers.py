@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import resource
 from streamd.daemon.memory import keep_buffers
@@ -89,6 +91,7 @@ print(before, cost(), gc.get_freeze_count())
 """
 
 
+@pytest.mark.slow
 def test_after_the_start_a_full_collection_holds_nobody_up():
     """It looks at what came since, no longer at every module, class and function."""
     done = subprocess.run(

@@ -37,6 +37,7 @@ async def _year(host: SmallHost, days: int = 40) -> dict[int, dict[bytes, bytes]
     return truth
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_every_kept_point_restores_and_the_vault_shrinks(host) -> None:
     truth = await _year(host)
@@ -52,6 +53,7 @@ async def test_every_kept_point_restores_and_the_vault_shrinks(host) -> None:
     assert [point.at_us for point in plan.points[0].points if point.keep] == kept
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_second_run_has_nothing_left_to_do(host) -> None:
     await _year(host, days=20)

@@ -147,6 +147,7 @@ async def test_a_day_that_is_over_becomes_one_run(host) -> None:
     assert await keep_runs(host.site, host.store) == runs.RunsReport()
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_runs_beyond_the_size_of_one_are_several(host, monkeypatch) -> None:
     monkeypatch.setattr(history_writing, "RUN_BYTES_MAX", 3000)
@@ -162,6 +163,7 @@ async def test_runs_beyond_the_size_of_one_are_several(host, monkeypatch) -> Non
     assert await told(host.vault, "web") == await told(without_runs(host), "web")
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio
 async def test_a_day_of_many_records_is_merged_part_by_part(host, monkeypatch) -> None:
     await busy(host, hours=14)
@@ -189,6 +191,7 @@ async def test_a_day_of_many_records_is_merged_part_by_part(host, monkeypatch) -
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_retention_takes_the_runs_of_a_journal_that_was_cut_off(host) -> None:
     await busy(host, hours=16)
     await keep_runs(host.site, host.store)
@@ -242,6 +245,7 @@ async def test_the_index_finds_chunks_without_the_tables_of_all_objects(host, mo
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 @pytest.mark.parametrize("letter", ["x", "h"])
 @pytest.mark.parametrize("how", ["flip", "cut", "junk", "gone"])
 async def test_a_damaged_run_hinders_nobody_and_is_reported(host, monkeypatch, letter, how) -> None:

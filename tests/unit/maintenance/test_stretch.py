@@ -64,6 +64,7 @@ def test_it_is_due_when_it_is_long_or_an_hour_has_gone_by(count: int, end_us: in
         assert stretch.is_due
 
 
+@pytest.mark.slow
 def test_a_long_one_takes_hardly_any_memory_of_python() -> None:
     """What a quarter of an hour leaves behind in arenas stays there: the process was larger after it."""
     rng = random.Random(4)

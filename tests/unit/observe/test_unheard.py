@@ -29,6 +29,7 @@ def test_meters_without_a_registry_know_what_was_read_and_stored() -> None:
     assert (meters.source_bytes, meters.stored_bytes) == (11, 5)
 
 
+@pytest.mark.slow
 def test_a_short_command_loads_neither_metrics_nor_what_writes_log_lines(tmp_path) -> None:
     config = tmp_path / "streamd.toml"
     (tmp_path / "tree").mkdir()

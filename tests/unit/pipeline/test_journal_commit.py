@@ -178,6 +178,7 @@ async def test_more_records_than_a_segment_holds_become_several_of_one_instant(
 
 
 @pytest.mark.asyncio
+@pytest.mark.slow
 async def test_really_many_records_fit(host) -> None:
     result = host.commit(Ready(intents=host.intents(40_000)))
     assert len(segments(result)) == 2

@@ -128,6 +128,7 @@ def test_who_is_cancelled_while_handing_in_leaves_no_hole(monkeypatch) -> None:
     run(scenario)
 
 
+@pytest.mark.slow
 def test_cancelling_at_any_moment_ends_promptly() -> None:
     async def scenario(machine: Machine) -> None:
         loop = asyncio.get_running_loop()
@@ -261,6 +262,7 @@ def test_a_place_is_forgotten_when_its_survey_is_committed_and_not_before() -> N
     run(scenario, seeds=[1, 2])
 
 
+@pytest.mark.slow
 def test_what_is_in_flight_is_reckoned_at_what_it_takes(monkeypatch) -> None:
     """Of very many small files the entries are the memory, not their content."""
     monkeypatch.setattr(survey, "BATCH_ENTRIES_MAX", 50)

@@ -107,6 +107,7 @@ def test_a_segment_goes_after_what_it_needs_and_after_the_one_before(run) -> Non
     run(scenario)
 
 
+@pytest.mark.slow
 def test_over_a_bad_link_the_order_is_the_same_and_everything_arrives(run) -> None:
     async def scenario(one: Copying) -> None:
         await history(one)
