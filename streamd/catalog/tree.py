@@ -21,6 +21,7 @@ from streamd.model.entry import Dirent, EntryType, SourceInfo
 from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
 from streamd.model.record import SOURCE_KEY, Op, Record, dirent_key, version_key
+from streamd.policy.toll import Toll
 
 CHILDREN_MAX = 1000  # of a directory that goes, at a time
 _SET = int(Op.SET)
@@ -39,6 +40,8 @@ class SourceState:
     key_count: int
     records: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # op, key, value
     more_names: int = 0  # entries that came, less those that went
+    toll: Toll = field(default_factory=Toll)  # what happened to its files
+    entries_before: int = 0  # see `entry_count`
 
 
 def load_source(connection: sqlite3.Connection, name: str, source_id: SourceId) -> SourceState:
@@ -50,7 +53,8 @@ def load_source(connection: sqlite3.Connection, name: str, source_id: SourceId) 
     number, info, total, count = connection.execute(
         "SELECT number, info, total, key_count FROM source WHERE name = ?", (name,)
     ).fetchone()
-    return SourceState(number, name, source_id, info, int.from_bytes(total, "little"), count)
+    summed = int.from_bytes(total, "little")
+    return SourceState(number, name, source_id, info, summed, count, entries_before=count // 2)
 
 
 class Intent(NamedTuple):
@@ -78,7 +82,8 @@ class TreeWriter:
         self._state = state
         self.dropped: list[Intent] = []  # not recorded: they had no place, and need another look
         self.unsure: list[Intent] = []  # recorded by name; the file is not as it was seen there
-        self._nameless: set[int] = set()  # lost their last name; may get another until `finish`
+        # Lost their last name, which was in this directory; may get another until `finish`.
+        self._nameless: dict[int, int] = {}
         self._applied: list[Sequence[Intent]] = []
         self._recorded: set[tuple[int, bytes]] | None = None  # places, while others are buried
         self._buried: set[tuple[int, bytes]] = set()  # those of them that went too
@@ -130,7 +135,7 @@ class TreeWriter:
                 pending.extend((fid, *child) for child in children)
                 continue
             self._drop_entry(parent, name, fid, entry_type)
-            self._drop_link(fid)
+            self._drop_link(fid, parent)
 
     def _some_children(self, fid: int) -> list[tuple[bytes, int, int]]:
         """Return entries of a directory, not all at once: there may be millions."""
@@ -146,18 +151,19 @@ class TreeWriter:
         old = msgspec.msgpack.encode(Dirent(fid, entry_type))
         self._delete(dirent_key(self._public(parent), name), old)
 
-    def _drop_link(self, fid: int) -> None:
+    def _drop_link(self, fid: int, parent: int) -> None:
         row = self._connection.execute(
             "UPDATE node SET links = links - 1 WHERE fid = ? RETURNING links", (fid,)
         ).fetchone()
         if row is not None and row[0] <= 0:
-            self._forget_node(fid)
+            self._forget_node(fid, parent)
 
-    def _forget_node(self, fid: int) -> None:
+    def _forget_node(self, fid: int, parent: int) -> None:
         (version,) = self._connection.execute(
             "DELETE FROM node WHERE fid = ? RETURNING version", (fid,)
         ).fetchone()
         self._delete(version_key(Fid(fid)), version)
+        self._state.toll.gone(parent, version)
 
     # -- setting ---------------------------------------------------------------------------------
 
@@ -181,13 +187,13 @@ class TreeWriter:
         self._recorded = {
             (intent.parent, intent.name) for intents in self._applied for intent in intents
         }
-        for fid in sorted(self._nameless):
-            self._bury(fid)
+        for fid, parent in sorted(self._nameless.items()):
+            self._bury(fid, parent)
         self._nameless.clear()
         self._recorded = None
         return self._buried
 
-    def _bury(self, fid: int) -> None:
+    def _bury(self, fid: int, parent: int) -> None:
         """Remove a file that is left without a name, and everything below it."""
         row = self._connection.execute("SELECT links FROM node WHERE fid = ?", (fid,)).fetchone()
         if row is None or row[0] > 0:
@@ -195,7 +201,7 @@ class TreeWriter:
         while children := self._some_children(fid):
             for child in children:
                 self._unlink(fid, *child)
-        self._forget_node(fid)
+        self._forget_node(fid, parent)
 
     def _apply_run(self, intents: list[Intent]) -> list[Intent]:
         """Apply intents until one changes the shape of the tree; return what is left.
@@ -248,6 +254,7 @@ class TreeWriter:
                     continue
                 entries.append((parent, name, fid, intent.stat.type))
                 self._state.more_names += 1
+                self._state.toll.named(fid, name)
                 existing[parent, name] = (fid, intent.stat.type)
                 value = _ENCODE(Dirent(fid, intent.stat.type))
                 self._set(dirent_key(self._public(parent), name), value, None)
@@ -270,7 +277,7 @@ class TreeWriter:
         That is all there is to do in a first capture, so it is made short: there is nothing to
         compare with, and each adds two keys that were not there.
         """
-        state, nameless = self._state, self._nameless
+        state, nameless, born = self._state, self._nameless, self._state.toll.born
         new: list[batch.NewFile] = []
         for intent in intents:
             parent, name, fid, stat, version, _, is_fresh, _ = intent
@@ -289,6 +296,7 @@ class TreeWriter:
             existing[parent, name] = (fid, kind)
             fresh[fid] = intent
             new.append((parent if parent > 0 else ROOT_FID, name, fid, kind, version))
+            born(parent, version)
         records = batch.new_records(_SET, new)
         state.records += records
         state.total += int.from_bytes(batch.sum_terms(records), "little")
@@ -319,6 +327,10 @@ class TreeWriter:
         fid = intent.fid
         pending = fresh.get(fid)
         old = pending.version if pending is not None else known.get(fid)
+        if old is None:
+            self._state.toll.born(intent.parent, intent.version)
+        elif old != intent.version:
+            self._state.toll.changed(old, intent.version)
         if old != intent.version:
             self._set(version_key(Fid(fid)), intent.version, old)
         if fid in known:
@@ -359,6 +371,7 @@ class TreeWriter:
         ).fetchall()
         for parent, name, entry_type in rows:
             if (parent, name) != keep:
+                self._state.toll.left(fid, name)
                 self._detach(parent, name, fid, entry_type)
 
     def _detach(self, parent: int, name: bytes, fid: int, entry_type: int) -> None:
@@ -368,7 +381,7 @@ class TreeWriter:
             "UPDATE node SET links = links - 1 WHERE fid = ? RETURNING links", (fid,)
         ).fetchone()
         if links <= 0:
-            self._nameless.add(fid)
+            self._nameless[fid] = parent
 
     def _flush(
         self,

@@ -31,6 +31,8 @@ class VersionFlag(IntFlag):
     PARTIAL = 2  # a part could not be read; that part is a hole
     SPARSE = 4  # has holes that must stay holes
     DERIVED = 8  # not the file's bytes but a copy made by its application (an SQLite backup)
+    RANDOM = 16  # begins like random bytes and not like a known format, see policy.texture
+    BLANK = 32  # begins with one byte over and over
 
 
 class ContentRun(msgspec.Struct, array_like=True, frozen=True, gc=False):

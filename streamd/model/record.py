@@ -58,6 +58,23 @@ class Mark(msgspec.Struct, array_like=True, frozen=True):
     hold_until_us: int = 0  # kept at least until then
 
 
+SUSPECT: Final = "suspect"  # kinds of an incident
+RELEASED: Final = "released"
+
+
+class Incident(Mark, array_like=True, frozen=True):
+    """A mark that names a point of the past: what the source was before it was damaged in mass.
+
+    Every mark can be read as one; an ordinary one has no kind. Between one of kind `SUSPECT` and
+    the next `RELEASED` one of a source, nothing of it is thinned.
+    """
+
+    kind: str = ""
+    point_us: int = 0  # the named point is the last change at or before it
+    reason: str = ""  # encrypted, deleted
+    file_count: int = 0
+
+
 class StateSum(msgspec.Struct, array_like=True, frozen=True):
     """Sum over all live keys of one source, see `format.state_sum`."""
 

@@ -24,7 +24,7 @@ from streamd.format.frame import SealedBatch
 from streamd.format.keys import Role
 from streamd.format.pack import EncodedObject
 from streamd.model.record import Gap, Mark
-from streamd.pipeline import second_look
+from streamd.pipeline import sampling, second_look
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.channel import BULK, LIVE, Channel, Closed
 from streamd.pipeline.commit import CommitResult, Entry, Journal
@@ -35,6 +35,7 @@ from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begi
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
 from streamd.pipeline.tails import Tails
+from streamd.policy.texture import Texture
 from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
@@ -252,7 +253,9 @@ class Pipeline:
             for _, _, path, fid, stat, _, _, _, is_fresh, generation in entries
         ]
         started = loop.time()
-        batch = await loop.run_in_executor(self._threads, job.stream.source.read, requests)
+        batch = await loop.run_in_executor(
+            self._threads, sampling.read, job.stream.source, requests
+        )
         self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
         pieces = list(chain.from_iterable([result.pieces for result in batch.results]))
         stored = await self._seal(parked, batch.arena, pieces, batch.read_bytes)
@@ -273,6 +276,7 @@ class Pipeline:
         request = self._request(entry)
         large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
         pieces: list[Piece] = []
+        texture = Texture.PLAIN
         room = asyncio.Semaphore(SEALING_MAX)  # the memory of a large file: so many pieces and one
         try:
             async with asyncio.TaskGroup() as sealing:
@@ -283,6 +287,8 @@ class Pipeline:
                         break
                     arena, found = part
                     size = sum(piece.size for piece in found if piece.id is not None)
+                    if found and not pieces:
+                        texture = sampling.sampled(arena, found)
                     self._observer.step("read", loop.time() - started, size, size)
                     pieces.extend(found)
                     await room.acquire()
@@ -294,7 +300,7 @@ class Pipeline:
             result = await loop.run_in_executor(threads, large.finish)
         finally:
             large.close()
-        result.pieces = pieces
+        result.pieces, result.texture = pieces, texture
         await self._describe(parked, [entry], [result], read_at_ns)
         return parked
 

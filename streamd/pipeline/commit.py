@@ -7,7 +7,7 @@ and nothing else.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ from streamd.catalog.dirty import Depth, DirtyPlace, Problem
 from streamd.catalog.journal import JournalHead, blind_since, load_head, store_head
 from streamd.catalog.lookup import TreeLookup
 from streamd.catalog.objects import ObjectState
+from streamd.catalog.suspicion import note, weigh
 from streamd.catalog.tree import SourceState, TreeWriter, load_source
 from streamd.effects import Clock
 from streamd.format import envelope, state_sum
@@ -29,7 +30,7 @@ from streamd.format.pack import EncodedObject
 from streamd.format.segment import INLINE_TARGET, RECORDS_MAX, SegmentDraft
 from streamd.model.entry import EntryType, SourceInfo
 from streamd.model.ids import SourceId
-from streamd.model.record import NO_SOURCE, Gap, Op, Record, StateSum
+from streamd.model.record import NO_SOURCE, Gap, Incident, Op, Record, StateSum
 from streamd.pipeline.findings import Ready
 from streamd.vault.writer import VaultWriter
 
@@ -213,12 +214,10 @@ class Journal:
                 controls[entry.source.name] = []
                 trees[entry.source.name] = TreeWriter(connection, state)
             dropped.append(self._apply(trees[entry.source.name], entry))
-            for gap in entry.ready.gaps:
-                ended = Gap(gap.start_us, max(gap.end_us, at_us), gap.reason, gap.scope)
-                controls[entry.source.name].append((Op.GAP, b"", _ENCODE(ended)))
-            for mark in entry.ready.marks:
-                controls[entry.source.name].append((Op.MARK, b"", _ENCODE(mark)))
+            controls[entry.source.name] += self._controls(connection, entry, at_us)
         buried = {name: tree.finish() for name, tree in trees.items()}
+        for name, state in states.items():
+            controls[name] += self._alarms(connection, state, at_us)
         for entry, places in zip(entries, dropped, strict=True):
             name, lost = entry.source.name, places
             if buried[name]:  # with what was thought to be above it
@@ -256,6 +255,27 @@ class Journal:
             tree.remove(parent, name)
         entry.ready.is_torn = bool(tree.dropped)
         return {(intent.parent, intent.name) for intent in (*tree.dropped, *tree.unsure)}
+
+    @staticmethod
+    def _controls(
+        connection: sqlite3.Connection, entry: Entry, at_us: int
+    ) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield what a finding says of the source besides its files."""
+        for gap in entry.ready.gaps:
+            ended = Gap(gap.start_us, max(gap.end_us, at_us), gap.reason, gap.scope)
+            yield Op.GAP, b"", _ENCODE(ended)
+        for mark in entry.ready.marks:
+            if isinstance(mark, Incident):
+                note(connection, entry.source.name, mark)
+            yield Op.MARK, b"", _ENCODE(mark)
+
+    @staticmethod
+    def _alarms(
+        connection: sqlite3.Connection, state: SourceState, at_us: int
+    ) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield the mark that is due when this transaction makes the damage to a source massive."""
+        if (incident := weigh(connection, state, at_us=at_us)) is not None:
+            yield Op.MARK, b"", _ENCODE(incident)
 
     @staticmethod
     def _note(

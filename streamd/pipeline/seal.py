@@ -27,6 +27,8 @@ from streamd.model.host import HostStat
 from streamd.pipeline.channel import LIVE
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import Found, Trouble
+from streamd.pipeline.sampling import FLAGS
+from streamd.policy.texture import Texture
 from streamd.sources.port import Outcome, Piece, ReadResult
 from streamd.vault.writer import VaultWriter
 
@@ -38,6 +40,7 @@ _TRIED_AGAIN: Final = frozenset(
 )  # after a while, like what is fuzzy
 _OK: Final = Outcome.OK  # what is asked of every file is looked up once: enums are slow to ask
 _FUZZY: Final = Outcome.FUZZY
+_PLAIN: Final = Texture.PLAIN
 _PROFILE: Final = GENERAL.number
 
 
@@ -197,7 +200,10 @@ class Sealer:
         encoded = iter(self._ordinary_versions(results))
         for entry, result in zip(found, results, strict=True):
             if result.is_ordinary:
-                self._describe_ordinary(described, entry, result.stat, next(encoded), read_at_ns)
+                version = next(encoded)
+                if result.texture is not _PLAIN:  # the flags, which are none, are the last byte
+                    version = version[:-1] + bytes([FLAGS[result.texture]])
+                self._describe_ordinary(described, entry, result.stat, version, read_at_ns)
             elif result.outcome is _OK or result.outcome is _FUZZY:
                 self._describe_one(described, entry, result, read_at_ns)
             elif result.outcome in {Outcome.VANISHED, Outcome.TYPE_CHANGED}:
@@ -277,7 +283,7 @@ class Sealer:
     def _version(
         self, described: Described, stat: HostStat, result: ReadResult, *, is_fuzzy: bool
     ) -> bytes:
-        levels, flags = 0, 0
+        levels, flags = 0, FLAGS[result.texture]
         runs: Sequence[ContentRun | tuple[bytes | None, int]]
         runs = [(chunk_id, size) for chunk_id, _, size in result.pieces]
         if is_fuzzy:

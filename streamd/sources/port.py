@@ -21,6 +21,7 @@ import msgspec
 from streamd.model.host import HostStat, Identity
 from streamd.model.names import PackedNames
 from streamd.policy.classes import PROTECTED, TOO_LARGE, UNREADABLE
+from streamd.policy.texture import Texture
 
 VIRTUAL_ROOT = b""
 
@@ -156,6 +157,7 @@ class ReadResult(msgspec.Struct, gc=False):
     notice: str = ""  # captured, and yet a problem; the reason in `streamd problems`
     detail: str = ""  # what to say about it in the log
     is_ordinary: bool = False  # a regular file of data only, and all else as above says
+    texture: Texture = Texture.PLAIN  # of the content; filled in by the pipeline
 
 
 @dataclass(slots=True)
