@@ -17,8 +17,8 @@ import typer
 from typer.core import TyperGroup
 
 from streamd.cli.errors_command import report
-from streamd.cli.lazy import TABLE, Group, build_group
-from streamd.cli.main import HELP, root_options
+from streamd.cli.lazy import whole
+from streamd.cli.table import TABLE, Group
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.config.table import Setting, Table
 from streamd.config.toml import to_toml
@@ -152,7 +152,7 @@ without an offset from UTC is in the configured time zone, and output names the 
 
 def cli_page() -> str:
     """Return the help of every command."""
-    group = build_group("streamd", TABLE, help=HELP, callback=root_options)
+    group = whole(TABLE)
     parts = [_GENERATED, _CLI_HEAD, _help_block(group, "streamd")]
     for name, entry in TABLE.items():
         parts += _command_parts(group, name, isinstance(entry, Group))
@@ -161,7 +161,7 @@ def cli_page() -> str:
 
 def _command_parts(group: TyperGroup, name: str, is_group: bool) -> list[str]:
     try:
-        command = group.commands[name]
+        command: Any = group.commands[name]
         names = list(command.commands) if is_group else []
         inner = [(f"{name} {sub}", command.commands[sub]) for sub in names] or [(name, command)]
     except (ImportError, AttributeError):

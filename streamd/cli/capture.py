@@ -4,9 +4,9 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.cli import context, render
+from streamd.cli.declare import argument, option
 from streamd.errors import ExitCode, NotFound
 
 
@@ -32,13 +32,13 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 def command(
     sources: Annotated[
-        list[str] | None, typer.Argument(metavar="[SOURCE]...", help="Default: all sources.")
+        list[str] | None, argument(metavar="[SOURCE]...", help="Default: all sources.")
     ] = None,
     name: Annotated[
-        str, typer.Option("--name", help="Name the recovery point, for example before-upgrade.")
+        str, option("--name", help="Name the recovery point, for example before-upgrade.")
     ] = "",
     hold: Annotated[
-        str, typer.Option("--hold", help="Keep the named point at least that long, e.g. 365d.")
+        str, option("--hold", help="Keep the named point at least that long, e.g. 365d.")
     ] = "",
 ) -> ExitCode:
     """Find every difference, make it durable in the vault, and exit; 3 if something was unreadable.

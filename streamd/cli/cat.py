@@ -3,10 +3,9 @@
 import sys
 from typing import Annotated
 
-import typer
-
 from streamd.cli import render
 from streamd.cli.context import emit, is_json, load_config, note, run_async
+from streamd.cli.declare import argument
 from streamd.cli.entries import AsOf, EntryLine, flag_names, line_of, type_name
 from streamd.cli.selection import (
     LATEST,
@@ -32,7 +31,7 @@ class Report(AsOf, frozen=True, kw_only=True):
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="SOURCE:PATH", help="The file.")],
+    what: Annotated[str, argument(metavar="SOURCE:PATH", help="The file.")],
     at: AtOption = LATEST,
 ) -> ExitCode:
     """Write a file as it was to standard output; with --json only what is known about it.

@@ -3,9 +3,9 @@
 from typing import Annotated, Any
 
 import msgspec
-import typer
 
 from streamd.cli.context import config_path, emit, load_config
+from streamd.cli.declare import argument, option
 from streamd.config.diff import ConfigChanges
 from streamd.config.diff import diff as changes_between
 from streamd.config.model import Config
@@ -40,7 +40,7 @@ class DiffReport(msgspec.Struct, frozen=True, kw_only=True):
 def check(
     values_only: Annotated[
         bool,
-        typer.Option("--values-only", help="Do not look at this host: its paths and secrets."),
+        option("--values-only", help="Do not look at this host: its paths and secrets."),
     ] = False,
 ) -> None:
     """Validate the configuration and print every problem with file and line.
@@ -82,7 +82,7 @@ def effective(config: Config) -> dict[str, Any]:
 
 
 def diff(
-    other: Annotated[str, typer.Argument(metavar="OLD", help="The configuration to compare with.")],
+    other: Annotated[str, argument(metavar="OLD", help="The configuration to compare with.")],
 ) -> None:
     """Say what changes when a daemon that runs with OLD is given this configuration.
 

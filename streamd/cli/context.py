@@ -4,7 +4,7 @@
 A command gathers a report (a msgspec Struct, whose fields are the JSON contract: only ever added
 to), hands it to `emit`, and returns its exit code (None means OK):
 
-    def command(source: Annotated[str, typer.Argument(help="…")]) -> ExitCode:
+    def command(source: Annotated[str, argument(help="…")]) -> ExitCode:
         report = run_async(_gather(load_config(), source))
         emit(report, _text)
         return ExitCode.OK if report.complete else ExitCode.INCOMPLETE

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Annotated, Final
 
 import msgspec
-import typer
 from msgspec import field
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, note, run_async
+from streamd.cli.declare import argument
 from streamd.cli.entries import differences
 from streamd.cli.selection import absolute, conclude, in_words, instant, open_reader
 from streamd.cli.times import format_rfc3339
@@ -66,12 +66,12 @@ class Change(msgspec.Struct, frozen=True, order=True):
 
 
 def command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source.")],
-    t1: Annotated[str, typer.Argument(metavar="T1", help="From when.")],
-    t2: Annotated[str, typer.Argument(metavar="T2", help="Until when.")],
+    source: Annotated[str, argument(metavar="SOURCE", help="The source.")],
+    t1: Annotated[str, argument(metavar="T1", help="From when.")],
+    t2: Annotated[str, argument(metavar="T2", help="Until when.")],
     path: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="Only this, and what is below.", show_default=False),
+        argument(metavar="PATH", help="Only this, and what is below.", show_default=False),
     ] = "",
 ) -> ExitCode:
     """Show what changed between two instants.

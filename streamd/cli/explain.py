@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.catalog import dirty
 from streamd.catalog.census import PathFinder
@@ -15,6 +14,7 @@ from streamd.catalog.dirty import EVER, Problem
 from streamd.catalog.objects import ObjectState
 from streamd.cli import offline, render
 from streamd.cli.context import emit, load_config, note, run_async
+from streamd.cli.declare import argument
 from streamd.cli.following import Happening, follow
 from streamd.cli.left_out import Decider, Verdict, source_at
 from streamd.cli.selection import Selection
@@ -79,7 +79,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(
-    path: Annotated[str, typer.Argument(metavar="PATH", help="A path on this host.")],
+    path: Annotated[str, argument(metavar="PATH", help="A path on this host.")],
 ) -> ExitCode:
     """Say why PATH is protected or not, by which line of the configuration, and what keeps it.
 

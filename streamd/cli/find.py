@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
-import typer
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, note, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.entries import AsOf, EntryLine, line_of, type_name
 from streamd.cli.replay import Kept, steps
 from streamd.cli.selection import LATEST, AtOption, conclude, in_words, instant, open_reader
@@ -56,11 +56,11 @@ class AllReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The source.")],
-    pattern: Annotated[str, typer.Argument(metavar="PATTERN", help="Such as '*.conf'.")],
+    source: Annotated[str, argument(metavar="SOURCE", help="The source.")],
+    pattern: Annotated[str, argument(metavar="PATTERN", help="Such as '*.conf'.")],
     at: AtOption = LATEST,
     all_versions: Annotated[
-        bool, typer.Option("--all-versions", help="Paths that ever were, and when.")
+        bool, option("--all-versions", help="Paths that ever were, and when.")
     ] = False,
 ) -> ExitCode:
     """Find paths by pattern.

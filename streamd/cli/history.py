@@ -3,10 +3,10 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-import typer
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, note, run_async
+from streamd.cli.declare import argument
 from streamd.cli.entries import flag_names, mode_text, type_name
 from streamd.cli.following import Happening, follow
 from streamd.cli.selection import in_words, open_reader, select
@@ -53,7 +53,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="SOURCE:PATH", help="The file or directory.")],
+    what: Annotated[str, argument(metavar="SOURCE:PATH", help="The file or directory.")],
 ) -> ExitCode:
     """List the versions of a file: when each changed, and how long its capture took.
 

@@ -4,9 +4,9 @@ import os
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
-import typer
 
 from streamd.cli import context
+from streamd.cli.declare import option
 from streamd.errors import ExitCode, KeyFileInvalid, UsageInvalid
 
 if TYPE_CHECKING:
@@ -42,20 +42,18 @@ def command(
     *,
     kit: Annotated[
         str | None,
-        typer.Option(
-            "--kit", help="Where to write the recovery kit (default: beside the key file)."
-        ),
+        option("--kit", help="Where to write the recovery kit (default: beside the key file)."),
     ] = None,
     code_file: Annotated[
         str | None,
-        typer.Option("--code-file", metavar="FILE", help="Where to write the kit's recovery code."),
+        option("--code-file", metavar="FILE", help="Where to write the kit's recovery code."),
     ] = None,
     code_in_kit: Annotated[
-        bool, typer.Option("--code-in-kit", help="Write the recovery code into the kit itself.")
+        bool, option("--code-in-kit", help="Write the recovery code into the kit itself.")
     ] = False,
     join: Annotated[
         bool,
-        typer.Option("--join", help="Add this host to the vault that --kit (an old one) opens."),
+        option("--join", help="Add this host to the vault that --kit (an old one) opens."),
     ] = False,
 ) -> ExitCode:
     """Create the vault, the key file of this host and the recovery kit.

@@ -9,10 +9,10 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 import msgspec
-import typer
 
 from streamd.cli import context, render, unlocked
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.init import Places, write_kit
 from streamd.cli.times import format_rfc3339, parse_time
 from streamd.config.model import Config
@@ -34,37 +34,35 @@ _LABEL_MAX: Final = 100
 
 KitOption = Annotated[
     str | None,
-    typer.Option("--kit", metavar="FILE", help="Act with the keys that this kit opens."),
+    option("--kit", metavar="FILE", help="Act with the keys that this kit opens."),
 ]
 CodeOption = Annotated[
     str | None,
-    typer.Option("--code-file", metavar="FILE", help="Holds the kit's code; else it is asked."),
+    option("--code-file", metavar="FILE", help="Holds the kit's code; else it is asked."),
 ]
 PassphraseOption = Annotated[
     str | None,
-    typer.Option("--passphrase-file", metavar="FILE", help="A new slot for this passphrase."),
+    option("--passphrase-file", metavar="FILE", help="A new slot for this passphrase."),
 ]
-AskOption = Annotated[
-    bool, typer.Option("--passphrase", help="A new slot for a passphrase typed twice.")
-]
+AskOption = Annotated[bool, option("--passphrase", help="A new slot for a passphrase typed twice.")]
 KeyFileOption = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--key-file", metavar="FILE", help="A new slot for this key file; made if there is none."
     ),
 ]
 RecoveryOption = Annotated[
-    bool, typer.Option("--recovery-code", help="A new slot for a new recovery code.")
+    bool, option("--recovery-code", help="A new slot for a new recovery code.")
 ]
 NewKitOption = Annotated[
     str | None,
-    typer.Option("--new-kit", metavar="FILE", help="Where to write the new code's kit."),
+    option("--new-kit", metavar="FILE", help="Where to write the new code's kit."),
 ]
 NewCodeOption = Annotated[
     str | None,
-    typer.Option("--new-code-file", metavar="FILE", help="Where to write the new code."),
+    option("--new-code-file", metavar="FILE", help="Where to write the new code."),
 ]
-LabelOption = Annotated[str, typer.Option("--label", help="A few words to know the slot by.")]
+LabelOption = Annotated[str, option("--label", help="A few words to know the slot by.")]
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -222,18 +220,18 @@ def _typed_passphrase() -> Secret:
 def revoke(
     ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID…]", help="Slots, as `streamd key list` shows them."),
+        argument(metavar="[ID…]", help="Slots, as `streamd key list` shows them."),
     ] = None,
     *,
     writer: Annotated[
         str | None,
-        typer.Option("--writer", metavar="HOST", help="Signing keys of this host instead."),
+        option("--writer", metavar="HOST", help="Signing keys of this host instead."),
     ] = None,
     keys: Annotated[
-        Keys, typer.Option("--keys", help="old: those that were rotated. all: the host is gone.")
+        Keys, option("--keys", help="old: those that were rotated. all: the host is gone.")
     ] = Keys.OLD,
     since: Annotated[
-        str, typer.Option("--from", metavar="T", help="Since when a signing key is not trusted.")
+        str, option("--from", metavar="T", help="Since when a signing key is not trusted.")
     ] = "now",
     kit: KitOption = None,
     code_file: CodeOption = None,

@@ -5,10 +5,10 @@ from enum import StrEnum
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.cli import context, key, render
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument
 from streamd.cli.key import (
     AskOption,
     ChangeReport,
@@ -263,7 +263,7 @@ def _test_text(shown: TestReport) -> str:
 
 
 def host_role(
-    role: Annotated[HostRole, typer.Argument(help="full or write-only.")],
+    role: Annotated[HostRole, argument(help="full or write-only.")],
     *,
     kit: KitOption = None,
     code_file: CodeOption = None,
@@ -313,8 +313,8 @@ def _role_text(shown: RoleReport) -> str:
 
 
 def rotate(
-    what: Annotated[Rotated, typer.Argument(help="slot, pair or certificate.")],
-    slot_id: Annotated[str | None, typer.Argument(metavar="[ID]", help="Of the slot.")] = None,
+    what: Annotated[Rotated, argument(help="slot, pair or certificate.")],
+    slot_id: Annotated[str | None, argument(metavar="[ID]", help="Of the slot.")] = None,
     *,
     passphrase_file: PassphraseOption = None,
     passphrase: AskOption = False,

@@ -1,106 +1,60 @@
-"""Commands that are imported when they are called: `streamd --help` imports none of them.
+"""The command line by typer: for help, for what is wrong, and for all that is not a `plain_line`.
 
-`TABLE` is the whole command line: name, where it is, and what it does in one line. A group of
-commands is a table in the table.
+Commands are imported when they are called: `streamd --help` imports none of them.
 """
 
 import inspect
-import os
-import select
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NoReturn, get_args, get_origin
 
-import msgspec
 import typer
 from typer.core import TyperGroup
+from typer.exceptions import TyperException
 from typer.main import get_command
 
-from streamd.cli.context import Invocation, Unlock, invocation, set_invocation
-from streamd.errors import ExitCode, StreamdError
+from streamd.cli import context, plain_values
+from streamd.cli.calling import call, take_common
+from streamd.cli.declare import Declared
+from streamd.cli.table import (
+    COMMON_OPTIONS,
+    UNLOCK_OPTIONS,
+    Command,
+    ConfigOption,
+    Group,
+    JsonOption,
+)
+from streamd.errors import ExitCode, UsageInvalid
 
-_STDOUT: Final = 1  # the descriptor
-
-ConfigOption = Annotated[
-    str | None,
-    typer.Option(
-        "-c",
-        "--config",
-        metavar="FILE",
-        help="The configuration; default $STREAMD_CONFIG or /etc/streamd/streamd.toml.",
-    ),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print facts as one JSON object.")]
-
-
-class Command(msgspec.Struct, frozen=True):
-    """One command: the function `function` of `module`, and its line in the list."""
-
-    module: str
-    help: str
-    function: str = "command"
-    reads: bool = False  # the vault: it can be opened with a kit instead of the key file
+HELP: Final = (
+    "Protect files continuously, and bring any instant back.\n\n"
+    "Example: streamd status; streamd restore web:/srv/www --at -2h --to /tmp/www"
+)
 
 
-class Group(msgspec.Struct, frozen=True):
-    """Commands under a common first word."""
+def run(arguments: list[str], table: Mapping[str, Command | Group]) -> object:
+    """Return what the command returns. Raises UsageInvalid, KeyboardInterrupt, what it raises."""
+    plain_values.install()
+    group = whole(table)
+    try:
+        if not arguments:
+            group.main(["--help"], prog_name="streamd", standalone_mode=False)
+            return ExitCode.USAGE
+        return group.main(arguments, prog_name="streamd", standalone_mode=False)
+    except TyperException as error:
+        _refuse(error)
+    except typer.Abort as error:
+        raise KeyboardInterrupt from error
 
-    help: str
-    commands: Mapping[str, Command]
+
+def whole(table: Mapping[str, Command | Group]) -> TyperGroup:
+    """Return the whole command line."""
+    return build_group("streamd", table, help=HELP, callback=_root_options)
 
 
-TABLE: Final[Mapping[str, Command | Group]] = {
-    "init": Command("init", "Create the vault, its keys and the recovery kit."),
-    "run": Command("run", "Run the daemon in the foreground; what systemd starts."),
-    "capture": Command("capture", "Make every difference durable once, without the daemon."),
-    "status": Command("status", "Show what is protected and what is not, worst first."),
-    "problems": Command("problems", "List what is not protected, and why."),
-    "explain": Command("explain", "Say why a path is protected or not, and what keeps it."),
-    "points": Command("points", "List what instants can be restored.", reads=True),
-    "ls": Command("ls", "List a directory as it was.", reads=True),
-    "history": Command("history", "List the versions of a file.", reads=True),
-    "find": Command("find", "Find paths by pattern, in all of time.", reads=True),
-    "diff": Command("diff", "Show what changed between two instants.", reads=True),
-    "cat": Command("cat", "Write a file as it was to standard output.", reads=True),
-    "restore": Command("restore", "Bring back files as they were.", reads=True),
-    "retention": Group(
-        "Show or do what the policies ask for.",
-        {
-            "plan": Command(
-                "retention", "Show what would go, and why each point is kept.", "plan", reads=True
-            ),
-            "run": Command(
-                "retention", "Thin the points and delete what nothing needs.", "run_", reads=True
-            ),
-        },
-    ),
-    "verify": Command("verify", "Prove the vault.", reads=True),
-    "key": Group(
-        "Look at and change what opens the vault.",
-        {
-            "list": Command("key_facts", "Show this host's role and the key slots.", "list_"),
-            "add": Command("key", "Add a passphrase, a key file or a recovery kit.", "add"),
-            "revoke": Command("key", "Take slots away, or trust in a signing key.", "revoke"),
-            "rotate": Command("key_facts", "Replace a slot, key pairs or signing key.", "rotate"),
-            "test": Command("key_facts", "Prove that a kit opens the vault.", "test", reads=True),
-            "host-role": Command("key_facts", "Make this host full or write-only.", "host_role"),
-        },
-    ),
-    "config": Group(
-        "Look at the configuration.",
-        {
-            "check": Command("config_commands", "Validate the configuration.", "check"),
-            "show": Command("config_commands", "Print the effective configuration.", "show"),
-            "diff": Command("config_commands", "Say what a reload would change.", "diff"),
-        },
-    ),
-    "reload": Command("reload", "Make the running daemon read its configuration again."),
-    "doctor": Command("doctor", "Check host and vault, one by one, each with its remedy."),
-    "pause": Command("traffic", "Send nothing to the container for a while.", "pause"),
-    "resume": Command("traffic", "Send again as the configuration says.", "resume"),
-    "limit": Command("traffic", "Send at most so much to the container.", "limit"),
-    "errors": Command("errors_command", "List every error, its exit code and remedy."),
-}
+def _refuse(error: TyperException) -> NoReturn:
+    message = error.format_message().strip().removesuffix(".")
+    raise UsageInvalid(message[:1].lower() + message[1:]) from error
 
 
 class LazyGroup(TyperGroup):
@@ -149,7 +103,7 @@ def build_group(
 ) -> TyperGroup:
     """Return the group `name` of the commands in `table`."""
     app = typer.Typer(cls=LazyGroup, rich_markup_mode=None, add_completion=False)
-    app.callback(help=help)(callback or _common_options)
+    app.callback(help=help)(_in_typers_words(callback or _common_options))
     group = get_command(app)
     assert isinstance(group, LazyGroup)
     group.name = name
@@ -159,8 +113,31 @@ def build_group(
 
 def _common_options(config: ConfigOption = None, json: JsonOption = False) -> None:
     """Take the options that every command has where they stand before its name."""
-    before = invocation()
-    set_invocation(Invocation(config or before.config_path, json or before.json, before.unlock))
+    take_common(config, json)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"streamd {version('streamd')}")
+        raise typer.Exit(ExitCode.OK)
+
+
+def _root_options(
+    config: ConfigOption = None,
+    json: JsonOption = False,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Take the options that stand before the command."""
+    del version  # printed already, being eager
+    before = context.invocation()
+    context.set_invocation(context.Invocation(config, json or before.json))
 
 
 def _built(name: str, function: Callable[..., Any], *, reads: bool) -> Any:
@@ -168,27 +145,6 @@ def _built(name: str, function: Callable[..., Any], *, reads: bool) -> Any:
     app = typer.Typer(rich_markup_mode=None, add_completion=False)
     app.command(name)(_with_common_options(function, reads=reads))
     return get_command(app)
-
-
-def _option(kind: Any, name: str, metavar: str, text: str) -> Any:
-    return Annotated[kind, typer.Option(name, metavar=metavar, help=text)]
-
-
-_COMMON: Final[tuple[tuple[str, Any, Any], ...]] = (
-    ("config", None, ConfigOption),
-    ("json", False, JsonOption),
-)
-UNLOCK_OPTIONS: Final[tuple[tuple[str, Any, Any], ...]] = tuple(
-    (name, None, _option(str | None, option, metavar, text))
-    for name, option, metavar, text in (
-        ("kit", "--kit", "FILE", "Read with this recovery kit instead of the key file."),
-        ("code_file", "--code-file", "FILE", "Holds the kit's recovery code; else it is asked."),
-        ("passphrase_file", "--passphrase-file", "FILE", "Read with the passphrase in this file."),
-        ("slot_key_file", "--slot-key-file", "FILE", "Read with this key file of a slot."),
-        ("vault", "--vault", "URL", "Where the vault is, if not where configuration or kit say."),
-        ("host", "--host", "NAME", "Whose history, where the vault has several hosts."),
-    )
-)
 
 
 def _with_common_options(function: Callable[..., Any], *, reads: bool) -> Callable[..., Any]:
@@ -202,44 +158,47 @@ def _with_common_options(function: Callable[..., Any], *, reads: bool) -> Callab
     offered = UNLOCK_OPTIONS if reads else ()
     added = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
-        for name, default, kind in (*offered, *_COMMON)
+        for name, default, kind in (*offered, *COMMON_OPTIONS)
         if name not in own
     ]
 
     def command(**values: Any) -> Any:
-        config, json = values.get("config"), values.get("json", False)
-        _common_options(str(config) if config else None, bool(json))
-        if reads:
-            unlock = Unlock(**{name: values.get(name) for name, _, _ in UNLOCK_OPTIONS})
-            now = invocation()
-            set_invocation(Invocation(now.config_path, now.json, unlock))
-        _prepare_logging()
-        try:
-            return function(**{name: values[name] for name in own})
-        except BrokenPipeError as error:
-            if not _reader_has_left():
-                # typer would take any broken pipe for that of standard output
-                raise StreamdError("a connection broke off") from error
-            # whoever read our output has seen enough; let the interpreter flush into nowhere
-            os.dup2(os.open(os.devnull, os.O_WRONLY), _STDOUT)
-            return ExitCode.OK
+        return call(function, own, values, reads=reads)
 
     parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own.values()]
-    command.__signature__ = signature.replace(parameters=[*parameters, *added])  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in (*parameters, *added)}
-    command.__doc__ = function.__doc__
-    return command
+    return _in_typers_words(command, [*parameters, *added], function.__doc__)
 
 
-def _reader_has_left() -> bool:
-    """Return whether nobody reads our standard output any more."""
-    poll = select.poll()
-    poll.register(_STDOUT, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+def _in_typers_words(
+    function: Callable[..., Any],
+    parameters: list[inspect.Parameter] | None = None,
+    doc: str | None = None,
+) -> Callable[..., Any]:
+    """Return a function that says in typer's words what it takes: `parameters`, or its own."""
+
+    def said(**values: Any) -> Any:
+        return function(**values)
+
+    signature = inspect.signature(function, eval_str=True)
+    if parameters is None:
+        parameters = list(signature.parameters.values())
+    parameters = [each.replace(annotation=_typers(each.annotation)) for each in parameters]
+    said.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    said.__annotations__ = {each.name: each.annotation for each in parameters}
+    said.__doc__ = doc or function.__doc__
+    return said
 
 
-def _prepare_logging() -> None:
-    """Keep standard output for the result; `streamd run` raises the level itself."""
-    from streamd.observe import logging
+def _typers(annotation: Any) -> Any:
+    """Return an annotation with what is declared in it replaced by what typer takes."""
+    if get_origin(annotation) is not Annotated:
+        return annotation
+    kind, *notes = get_args(annotation)
+    taken = [_info(note) if isinstance(note, Declared) else note for note in notes]
+    return Annotated[kind, *taken]
 
-    logging.configure(level="warning")
+
+def _info(declared: Declared) -> Any:
+    if declared.is_option:
+        return typer.Option(*declared.names, **declared.facts)
+    return typer.Argument(**declared.facts)

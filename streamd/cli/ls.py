@@ -3,10 +3,9 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-import typer
-
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.entries import AsOf, EntryLine, line_of, mode_text, owner_text
 from streamd.cli.selection import (
     LATEST,
@@ -34,10 +33,10 @@ class Report(AsOf, frozen=True, kw_only=True):
 
 
 def command(
-    what: Annotated[str, typer.Argument(metavar="SOURCE[:PATH]", help="What to list.")],
+    what: Annotated[str, argument(metavar="SOURCE[:PATH]", help="What to list.")],
     at: AtOption = LATEST,
-    long: Annotated[bool, typer.Option("-l", help="Show mode, owner, size and time.")] = False,
-    recursive: Annotated[bool, typer.Option("-R", help="List everything below, too.")] = False,
+    long: Annotated[bool, option("-l", help="Show mode, owner, size and time.")] = False,
+    recursive: Annotated[bool, option("-R", help="List everything below, too.")] = False,
 ) -> ExitCode:
     """List a directory as it was.
 

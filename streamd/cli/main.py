@@ -10,20 +10,14 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-import typer
-from typer.exceptions import TyperException
 
-from streamd.cli import context, plain_values
-from streamd.cli.lazy import TABLE, ConfigOption, JsonOption, build_group
-from streamd.errors import ConfigInvalid, ExitCode, StreamdError, UsageInvalid
+from streamd.cli import context, plain_line
+from streamd.cli.table import TABLE
+from streamd.errors import ConfigInvalid, ExitCode, StreamdError
 
-HELP: Final = (
-    "Protect files continuously, and bring any instant back.\n\n"
-    "Example: streamd status; streamd restore web:/srv/www --at -2h --to /tmp/www"
-)
 _OFFSET = re.compile(r"-\d+[wdhms][0-9wdhms]*")
 _DEBUG_VARIABLE: Final = "STREAMD_DEBUG"
 
@@ -37,9 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
-    except TyperException as error:
-        return _fail(_usage_error(error))
-    except (KeyboardInterrupt, typer.Abort):
+    except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except BaseException as error:  # the last line of defence
         if isinstance(error, SystemExit | GeneratorExit):
@@ -48,37 +40,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: list[str]) -> int:
-    plain_values.install()
-    group = build_group("streamd", TABLE, help=HELP, callback=root_options)
-    if not arguments:
-        group.main(["--help"], prog_name="streamd", standalone_mode=False)
-        return ExitCode.USAGE
-    result = group.main(arguments, prog_name="streamd", standalone_mode=False)
+    if command := plain_line.read(arguments, TABLE):
+        result = command()
+    else:
+        from streamd.cli import lazy  # and typer
+
+        result = lazy.run(arguments, TABLE)
     return int(result) if isinstance(result, int) else ExitCode.OK
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"streamd {version('streamd')}")
-        raise typer.Exit(ExitCode.OK)
-
-
-def root_options(
-    config: ConfigOption = None,
-    json: JsonOption = False,
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", is_eager=True, callback=_print_version, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Take the options that stand before the command."""
-    del version  # printed already, being eager
-    before = context.invocation()
-    context.set_invocation(context.Invocation(config, json or before.json))
 
 
 def _protected(arguments: Sequence[str]) -> list[str]:
@@ -97,11 +65,6 @@ def _asks_for_json(arguments: list[str]) -> bool:
 
 
 # -- errors ------------------------------------------------------------------------------------
-
-
-def _usage_error(error: TyperException) -> StreamdError:
-    message = error.format_message().strip().removesuffix(".")
-    return UsageInvalid(message[:1].lower() + message[1:])
 
 
 def _known(error: BaseException) -> StreamdError:

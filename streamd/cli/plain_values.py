@@ -10,7 +10,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Final, get_args, get_origin
 
-_OTHER: Final = object()
+OTHER: Final = object()
 
 
 def install() -> None:
@@ -47,7 +47,7 @@ class _Plain:
         special = (getattr(descriptor.parameter_info, name, None) for name in _SPECIAL)
         if not any(each is not None for each in special):
             plain = taken(descriptor.annotation, value)
-            if plain is not _OTHER:
+            if plain is not OTHER:
                 return plain
         return self._build(descriptor).coerce(value, param, ctx)
 
@@ -58,16 +58,16 @@ _SPECIAL: Final = ("parser", "click_type", "min", "max", "formats", "mode")  # b
 def taken(kind: Any, value: Any) -> Any:
     """Return `value` as a `kind`, or a mark that it is not as plain as that."""
     if kind is str or kind is bool:
-        return value if type(value) is kind else _OTHER
+        return value if type(value) is kind else OTHER
     if kind is int:
         is_plain = type(value) is int or (
             type(value) is str and value.isascii() and value.isdigit()
         )
-        return int(value) if is_plain else _OTHER
+        return int(value) if is_plain else OTHER
     if isinstance(kind, type) and issubclass(kind, Enum):
         if isinstance(value, kind):
             return value
-        return next((each for each in kind if each.value == value), _OTHER)
+        return next((each for each in kind if each.value == value), OTHER)
     if get_origin(kind) is list and get_args(kind) == (str,) and isinstance(value, list | tuple):
-        return list(value) if all(type(each) is str for each in value) else _OTHER
-    return _OTHER
+        return list(value) if all(type(each) is str for each in value) else OTHER
+    return OTHER

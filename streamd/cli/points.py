@@ -3,10 +3,10 @@
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument
 from streamd.cli.times import format_rfc3339, format_time
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.config.zone import zone_of
@@ -64,7 +64,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(
-    source: Annotated[str | None, typer.Argument(help="Default: all sources.")] = None,
+    source: Annotated[str | None, argument(help="Default: all sources.")] = None,
 ) -> None:
     """List what instants can be restored: the continuous window, its gaps, and the kept points.
 

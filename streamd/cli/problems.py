@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.catalog.dirty import Problem
 from streamd.cli import offline, render
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.left_out import Decider
 from streamd.cli.times import format_time
 from streamd.config.model import Config
@@ -25,14 +25,14 @@ LIMIT = 1_000  # what one answer of the daemon holds
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="Only this source.", show_default=False)
+        str, argument(metavar="SOURCE", help="Only this source.", show_default=False)
     ] = "",
     limit: Annotated[
-        int, typer.Option("--limit", min=1, help="List at most so many, oldest first.")
+        int, option("--limit", min=1, help="List at most so many, oldest first.")
     ] = LIMIT,
     everything: Annotated[
         bool,
-        typer.Option("--all", help="Also what waits, and what is left out, by which rule."),
+        option("--all", help="Also what waits, and what is left out, by which rule."),
     ] = False,
 ) -> ExitCode:
     """List everything that is not protected, with the reason.

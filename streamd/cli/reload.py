@@ -5,9 +5,9 @@ import tomllib
 from typing import Annotated, Final
 
 import msgspec
-import typer
 
 from streamd.cli.context import config_path, emit, load_config, run_async
+from streamd.cli.declare import option
 from streamd.daemon import control
 from streamd.daemon.status import ReloadReport
 from streamd.errors import ConfigInvalid
@@ -18,7 +18,7 @@ WAIT_SECONDS: Final = 15 * 60.0  # a source that begins to be watched may be lar
 def command(
     wait: Annotated[
         bool,
-        typer.Option("--wait", help="Return only when the changes are in force."),
+        option("--wait", help="Return only when the changes are in force."),
     ] = False,
 ) -> None:
     """Make the running daemon read its configuration again.

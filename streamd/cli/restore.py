@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Annotated
 
 import msgspec
-import typer
 from msgspec.structs import replace
 
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.selection import LATEST, AtOption, in_words, instant, select
 from streamd.cli.times import format_rfc3339
 from streamd.config.model import Config
@@ -58,27 +58,25 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def command(
-    what: Annotated[list[str], typer.Argument(metavar="SOURCE[:PATH]…", help="What to restore.")],
+    what: Annotated[list[str], argument(metavar="SOURCE[:PATH]…", help="What to restore.")],
     *,
-    to: Annotated[str, typer.Option("--to", metavar="DIR", help="What is named becomes DIR.")] = "",
-    in_place: Annotated[bool, typer.Option("--in-place", help="To where it came from.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Overwriting in place is meant.")] = False,
+    to: Annotated[str, option("--to", metavar="DIR", help="What is named becomes DIR.")] = "",
+    in_place: Annotated[bool, option("--in-place", help="To where it came from.")] = False,
+    yes: Annotated[bool, option("--yes", help="Overwriting in place is meant.")] = False,
     at: AtOption = LATEST,
     on_conflict: Annotated[
         OnConflict | None,
-        typer.Option(
+        option(
             help="What to do where something else stands; "
             "default fail, and overwrite with --in-place."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would be done.")
-    ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Read back what was written.")] = False,
-    devices: Annotated[bool, typer.Option("--devices", help="Restore device nodes too.")] = False,
+    dry_run: Annotated[bool, option("--dry-run", help="Only say what would be done.")] = False,
+    verify: Annotated[bool, option("--verify", help="Read back what was written.")] = False,
+    devices: Annotated[bool, option("--devices", help="Restore device nodes too.")] = False,
     limit: Annotated[
         str,
-        typer.Option("--limit", metavar="RATE", help="Read at most so much from a container."),
+        option("--limit", metavar="RATE", help="Read at most so much from a container."),
     ] = "",
 ) -> ExitCode:
     """Bring back files as they were; equal ones are left alone, so it can be repeated.

@@ -4,10 +4,10 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
-import typer
 
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, note, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.points import SourceLine, local_time, source_line
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.daemon import control
@@ -25,7 +25,7 @@ from streamd.maintenance.points import timezone_name
 
 _SHOWN: Final = 40  # expired points listed one by one
 
-SourceArgument = Annotated[str | None, typer.Argument(help="Default: all sources.")]
+SourceArgument = Annotated[str | None, argument(help="Default: all sources.")]
 
 
 class PlanReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +98,7 @@ def run_(
     source: SourceArgument = None,
     accept_loss: Annotated[
         bool,
-        typer.Option("--accept-loss", help="Let a changed policy drop over 25% of the points."),
+        option("--accept-loss", help="Let a changed policy drop over 25% of the points."),
     ] = False,
 ) -> ExitCode:
     """Thin the points and delete what nothing needs; a running daemon does it if there is one.

@@ -6,9 +6,8 @@ import shutil
 import sys
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from streamd.cli import context, render
+from streamd.cli.declare import option
 from streamd.errors import ExitCode, StreamdError
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ _LINE_SECONDS = 15.0  # without a terminal: how often the line is printed when n
 
 def command(
     quiet: Annotated[
-        bool, typer.Option("--quiet", help="No lines on standard output, only the log.")
+        bool, option("--quiet", help="No lines on standard output, only the log.")
     ] = False,
 ) -> ExitCode:
     """Run the daemon in the foreground until SIGTERM or Ctrl-C; SIGHUP reloads the configuration.

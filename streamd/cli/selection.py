@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from typing import Annotated, Final
 
 import msgspec
-import typer
 
 from streamd.cli import context, render, unlocked
+from streamd.cli.declare import option
 from streamd.cli.times import LATEST_US, format_time, parse_time
 from streamd.config.model import Config
 from streamd.config.zone import zone_of
@@ -23,7 +23,7 @@ from streamd.vault.tree_state import TreeEntry, TreeState
 
 AtOption = Annotated[
     str,
-    typer.Option(
+    option(
         "--at",
         metavar="T",
         help='When: now, latest, -2h, "2026-11-20 14:03", RFC 3339, or a point\'s name.',

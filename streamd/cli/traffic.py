@@ -6,10 +6,10 @@ Watching and the local copy go on; what was captured meanwhile is sent later, in
 from typing import Annotated
 
 import msgspec
-import typer
 
 from streamd.cli import render
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import argument, option
 from streamd.cli.times import format_time
 from streamd.config.model import Config
 from streamd.config.units import format_rate, parse_duration, parse_rate
@@ -19,7 +19,7 @@ from streamd.daemon.traffic import TrafficReport
 from streamd.errors import UsageInvalid
 
 ForOption = Annotated[
-    str, typer.Option("--for", metavar="DURATION", help="For so long; until `resume` if not given.")
+    str, option("--for", metavar="DURATION", help="For so long; until `resume` if not given.")
 ]
 
 
@@ -40,7 +40,7 @@ def resume() -> None:
 
 
 def limit(
-    rate: Annotated[str, typer.Argument(metavar="RATE", help="For example 5MiB/s.")],
+    rate: Annotated[str, argument(metavar="RATE", help="For example 5MiB/s.")],
     for_: ForOption = "",
 ) -> None:
     """Send at most so much to the container, instead of what the bandwidth windows say.

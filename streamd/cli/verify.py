@@ -3,11 +3,11 @@
 from typing import Annotated, Any, Final
 
 import msgspec
-import typer
 
 from streamd.catalog.db import read_foreign
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, load_config, run_async
+from streamd.cli.declare import option
 from streamd.cli.selection import in_words
 from streamd.cli.times import format_rfc3339
 from streamd.config.model import Config
@@ -69,20 +69,18 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
 def command(
     level: Annotated[
         Level,
-        typer.Option(
-            help="list: one listing; structure: every index; sample: a random part; full: all."
-        ),
+        option(help="list: one listing; structure: every index; sample: a random part; full: all."),
     ] = Level.STRUCTURE,
     heal: Annotated[
         bool,
-        typer.Option("--heal", help="Store damaged content again if this host still has it."),
+        option("--heal", help="Store damaged content again if this host still has it."),
     ] = False,
     frames: Annotated[
         int | None,
-        typer.Option(min=1, help="How many frames level sample reads, instead of 4603."),
+        option(min=1, help="How many frames level sample reads, instead of 4603."),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Draw the same sample as the run that printed this seed.")
+        int | None, option(help="Draw the same sample as the run that printed this seed.")
     ] = None,
 ) -> ExitCode:
     """Prove that everything kept can be had back; damage is named by path and version.

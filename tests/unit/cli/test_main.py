@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import typer
 
-from streamd.cli import context, lazy
+from streamd.cli import context, table
 from streamd.cli.errors_command import kinds
 from streamd.cli.main import main
 from streamd.errors import ConfigInvalid, ExitCode, StreamdError, VaultUnreachable
@@ -33,8 +33,8 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[..., object]], 
         module = types.ModuleType("streamd.cli.probe")
         module.command = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "streamd.cli.probe", module)
-        table = {**lazy.TABLE, "probe": lazy.Command("probe", "Test.")}
-        monkeypatch.setattr("streamd.cli.main.TABLE", table)
+        commands = {**table.TABLE, "probe": table.Command("probe", "Test.")}
+        monkeypatch.setattr("streamd.cli.main.TABLE", commands)
 
     return add
 
@@ -83,7 +83,7 @@ def test_an_offset_of_time_is_no_option(probe, capsys: pytest.CaptureFixture[str
 def test_a_command_that_declares_the_common_options_gets_them(
     probe, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def command(config: lazy.ConfigOption = None, json: lazy.JsonOption = False) -> None:
+    def command(config: table.ConfigOption = None, json: table.JsonOption = False) -> None:
         print(config, json, context.is_json())
 
     probe(command)
@@ -95,7 +95,7 @@ def test_a_command_returns_its_exit_code(probe) -> None:
     probe(lambda: ExitCode.INCOMPLETE)
     assert main(["probe"]) == 3
 
-    def leave() -> None:
+    def leave(way: Annotated[str, typer.Option()] = "typer's") -> None:
         raise typer.Exit(6)
 
     probe(leave)
@@ -206,7 +206,13 @@ def test_errors_in_groups_are_found(probe, capsys: pytest.CaptureFixture[str]) -
 def test_an_interrupt_ends_with_130(probe) -> None:
     probe(_raises(KeyboardInterrupt()))
     assert main(["probe"]) == 130
-    probe(_raises(typer.Abort()))
+    probe(_raises(EOFError()))  # of somebody who was asked something
+    assert main(["probe"]) == 130
+
+    def give_up(way: Annotated[str, typer.Option()] = "typer's") -> None:
+        raise typer.Abort
+
+    probe(give_up)
     assert main(["probe"]) == 130
 
 
