@@ -17,9 +17,16 @@ from typing import Concatenate, Final, ParamSpec, TypeVar
 from streamd.errors import DiskFull, StreamdError
 from streamd.observe.logging import get_logger
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 # From which schema, and how. What is new is filled in when an entry is captured the next time.
-_UPGRADES: Final = {3: "ALTER TABLE node ADD COLUMN generation INTEGER NOT NULL DEFAULT 0"}
+_CUTS: Final = (
+    "CREATE TABLE cuts (number INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE,"
+    " known BLOB NOT NULL)"
+)
+_UPGRADES: Final = {
+    3: f"ALTER TABLE node ADD COLUMN generation INTEGER NOT NULL DEFAULT 0; {_CUTS}",
+    4: _CUTS,
+}
 FILE_NAME: Final = "catalog.sqlite"
 _CACHE_KIB: Final = 32 * 1024
 _READER_CACHE_KIB: Final = 8 * 1024

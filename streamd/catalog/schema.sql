@@ -118,3 +118,7 @@ CREATE TABLE problem (
     detail   TEXT NOT NULL DEFAULT '',  -- what a program said
     PRIMARY KEY (source, path)
 ) WITHOUT ROWID;
+
+-- How large files were cut when they were captured last (catalog.cuts): the newest, by `number`. `key` is a
+-- keyed hash of the place, so that no path of what was deleted stays here. Since schema 5.
+CREATE TABLE cuts (number INTEGER PRIMARY KEY AUTOINCREMENT, key BLOB NOT NULL UNIQUE, known BLOB NOT NULL);

@@ -17,6 +17,7 @@ from concurrent.futures import Executor
 from itertools import chain
 from typing import Final
 
+from streamd.catalog import cuts
 from streamd.catalog.db import Catalog
 from streamd.catalog.dirty import EVER
 from streamd.effects import Clock
@@ -263,17 +264,16 @@ class Pipeline:
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
         return batch.results
 
-    def _request(self, entry: Found) -> ReadRequest:
-        tail = None if entry.is_fresh else self._tails.of(entry.fid)
-        return ReadRequest(entry.path, entry.stat, tail, entry.generation)
-
     async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: one is read while the ones before are sealed."""
         (entry,) = job.finding.found
         loop, threads = asyncio.get_running_loop(), job.stream.slow or self._threads
         parked = Parked(job, begin(job), [])
         read_at_ns = self._clock.now_us() * 1000
-        request = self._request(entry)
+        key = self._sealer.key_of(job.stream.number, entry)
+        known = await self._catalog.read(cuts.find, key) if key else b""
+        tail = None if entry.is_fresh else self._tails.of(entry.fid)
+        request = ReadRequest(entry.path, entry.stat, tail, entry.generation, known)
         large = await loop.run_in_executor(threads, job.stream.source.open_large, request)
         pieces: list[Piece] = []
         texture = Texture.PLAIN
@@ -301,6 +301,7 @@ class Pipeline:
         finally:
             large.close()
         result.pieces, result.texture = pieces, texture
+        parked.ready.cuts = self._sealer.cuts_of(key, result)
         await self._describe(parked, [entry], [result], read_at_ns)
         return parked
 

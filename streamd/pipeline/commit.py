@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from streamd.catalog import dirty, objects
+from streamd.catalog import cuts, dirty, objects
 from streamd.catalog.census import add_names
 from streamd.catalog.db import put_value
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
@@ -301,6 +301,8 @@ class Journal:
                 trouble.path, trouble.reason, trouble.errno, at_us, trouble.detail[:DETAIL_MAX]
             )
             dirty.set_problem(connection, number, problem)
+        if ready.cuts is not None:
+            cuts.remember(connection, ready.cuts)
         if ready.survey_done:
             dirty.resolve(connection, number, ready.survey_done)
             objects.age_waiting(connection, number, ready.first_us or at_us)

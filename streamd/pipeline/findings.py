@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 import msgspec
 from msgspec import field
 
+from streamd.catalog.cuts import Cuts
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.format.frame import SealedBatch
@@ -89,6 +90,7 @@ class Ready(msgspec.Struct):
     settled: list[tuple[int, bytes]] = field(default_factory=list)  # (parent, name): found, gone
     found: Sequence[Found] = ()  # those of them that were found: to be looked at if dropped
     new_ids: list[bytes] = field(default_factory=list)  # chunks claimed in the dedup index
+    cuts: Cuts | None = None  # how the one large file is cut
     survey_done: int = 0  # number of the survey that this finding ends
     first_us: int = 0  # since when the oldest change in it was waiting
     held_bytes: int = 0  # of the memory budget

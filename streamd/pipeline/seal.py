@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
 
+from streamd.catalog.cuts import FILE_SIZE_MIN, Cuts
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.tree import Intent
 from streamd.effects import work_seconds
@@ -28,6 +29,7 @@ from streamd.pipeline.channel import LIVE
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import Found, Trouble
 from streamd.pipeline.sampling import FLAGS
+from streamd.policy.following import known_cuts
 from streamd.policy.texture import Texture
 from streamd.sources.port import Outcome, Piece, ReadResult
 from streamd.vault.writer import VaultWriter
@@ -181,6 +183,20 @@ class Sealer:
             sealed.data = sealer.finish()
             sealed.new_ids = list(new)
         return sealed
+
+    def key_of(self, source: int, entry: Found) -> bytes:
+        """Return what stands for a large file's place in `catalog.cuts`; empty: it has none."""
+        if entry.stat.size < FILE_SIZE_MIN:
+            return b""
+        return self._chunk_id(b"cuts|%d|%d|%b" % (_PROFILE, source, entry.path))
+
+    @staticmethod
+    def cuts_of(key: bytes, result: ReadResult) -> Cuts | None:
+        """Return what is to be remembered of how a large file was cut."""
+        if not key or result.is_derived:
+            return None
+        runs = [(chunk_id, size) for chunk_id, _, size in result.pieces]
+        return Cuts(key, known_cuts(runs, uncut=result.tail_count).encoded())
 
     # -- entries ---------------------------------------------------------------------------------
 

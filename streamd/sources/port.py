@@ -124,12 +124,14 @@ class ReadRequest(NamedTuple):
     """One entry to read. `expected` is what `examine` saw.
 
     `tail` is how its end was cut the last time: what is still the same there is cut so again.
+    `cuts` is how all of it was (`policy.following`): it may spare work, and changes no cut.
     """
 
     path: bytes
     expected: HostStat
     tail: Tail | None = None
     generation: int = 0  # as `identify` said; 0: not known
+    cuts: bytes = b""
 
 
 class Piece(NamedTuple):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
+from streamd.policy.following import MARK_SIZE, Follower
 from streamd.policy.growing import piece_sizes
 from streamd.sources.port import Piece, Tail
 
@@ -13,6 +14,7 @@ _BLOCK: Final = 4096
 _FINE_MAX: Final = 1024 * 1024  # in files up to this size every hole of a block counts
 _COARSE_HOLE_MIN: Final = 64 * 1024  # in larger ones a smaller hole is read as zeros
 _READ_STEP_MAX: Final = 1 << 30
+_STRETCH: Final = 1 << 20  # where cuts are not known: so much is cut before they are asked again
 
 Hasher = Callable[[memoryview], bytes]
 PartHasher = Callable[[memoryview, list[int], list[int]], list[bytes]]  # at these places, so large
@@ -50,20 +52,13 @@ class Chunking:
             return [Piece(self.hasher(arena[start:end]), start, end - start)]
         return self.cut(arena, start, end, final=True)
 
-    def end(
-        self, arena: memoryview, start: int, end: int, *, at: int, tail: Tail | None
-    ) -> tuple[list[Piece], int]:
-        """Return the chunks of the last run of data, which begins at `at` of the file.
-
-        And how many of them, the last ones, are not cut by content: see `policy.growing`.
-        """
-        pieces = self.cut(arena, start, end, final=True)
-        return self.follow(arena, pieces, at=at, tail=tail)
-
     def follow(
         self, arena: memoryview, pieces: list[Piece], *, at: int, tail: Tail | None
     ) -> tuple[list[Piece], int]:
-        """Cut the last of `pieces`, the first of which is at `at` of the file, as `tail` does."""
+        """Cut the last of `pieces`, the first of which is at `at` of the file, as `tail` does.
+
+        Return them all, and how many at the end are not cut by content: see `policy.growing`.
+        """
         if tail is None or not pieces:
             return pieces, 0
         last = pieces[-1]
@@ -96,6 +91,71 @@ class Chunking:
                 offset += size
             place += size
         return kept
+
+    def cut_along(
+        self,
+        follower: Follower,
+        arena: memoryview,
+        start: int,
+        end: int,
+        *,
+        at: int,
+        final: bool,
+    ) -> list[Piece]:
+        """Return what `cut` does; with less work where the cuts are those that are known.
+
+        `start` is at `at` of the file.
+        """
+        pieces: list[Piece] = []
+        while start < end:
+            guess, tried = follower.guess(at), None
+            if guess is not None:
+                size, mark = guess
+                if size <= end - start:
+                    tried = Piece(self.hasher(arena[start : start + size]), start, size)
+                    if tried.id is not None and tried.id[:MARK_SIZE] == mark:
+                        follower.follow()
+                        pieces.append(tried)
+                        start, at = start + size, at + size
+                        continue
+                elif not final:
+                    break
+            found = self._cut_anew(follower, arena, start, end, at=at, final=final, tried=tried)
+            if not found:
+                break
+            pieces += found
+            passed = found[-1].offset + found[-1].size - start
+            start, at = start + passed, at + passed
+        return pieces
+
+    def _cut_anew(
+        self,
+        follower: Follower,
+        arena: memoryview,
+        start: int,
+        end: int,
+        *,
+        at: int,
+        final: bool,
+        tried: Piece | None,
+    ) -> list[Piece]:
+        """Return the next chunks, up to the first that is known or behind which one may be."""
+        stop = min(start + _STRETCH, end)
+        sizes = self.cutter.cut(arena[start:stop], final=final and stop == end)
+        if not sizes and stop < end:
+            sizes = self.cutter.cut(arena[start:end], final=final)
+        pieces: list[Piece] = []
+        for size in sizes:
+            if tried is not None and (start, size) == (tried.offset, tried.size):
+                piece = tried
+            else:
+                piece = Piece(self.hasher(arena[start : start + size]), start, size)
+            pieces.append(piece)
+            start, at = start + size, at + size
+            assert piece.id is not None, "what was cut is no hole"
+            if follower.cut(at, piece.id) or follower.guess(at) is not None:
+                break
+        return pieces
 
     def cut(self, arena: memoryview, start: int, end: int, *, final: bool) -> list[Piece]:
         """Return the chunks between `start` and `end`; without the unfinished one if not final."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamd.effects import Clock
+from streamd.policy.following import Follower, decode
 from streamd.sources.filesystem import native, sqlite
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
@@ -66,6 +67,7 @@ class LargeFile:
         self._dir_fd = -1  # open as long as the file is
         self._live = -1  # the file itself; `_fd` is what is read: it, a clone or a copy of it
         self._buffers: list[bytearray] = []  # used in turn, as whoever seals lets go of them
+        self._follower = Follower(decode(request.cuts)) if request.cuts else None
         self._tail = b""  # data of a chunk that is not finished yet
         self._extents: Iterator[Extent] = iter(())
         self._extent = Extent(0, 0, hole=False)
@@ -176,13 +178,14 @@ class LargeFile:
         while len(pieces) < _PIECES_MAX:
             if not self._extent.size and not self._next_extent():
                 at, tail = self._done - (used - start), self._request.tail
-                ends, count = self._chunking.end(arena, start, used, at=at, tail=tail)
+                ends = self._chunks(arena, start, used, final=True)
+                ends, count = self._chunking.follow(arena, ends, at=at, tail=tail)
                 self._tail_count = (
                     count or self._tail_count
                 )  # at the end there is nothing once more
                 return arena[:used], pieces + ends
             if self._extent.hole:
-                pieces += self._chunking.cut(arena, start, used, final=True)
+                pieces += self._chunks(arena, start, used, final=True)
                 pieces.append(Piece(None, used, self._extent.size))
                 start = used
                 self._done += self._extent.size
@@ -197,13 +200,20 @@ class LargeFile:
         self, arena: memoryview, start: int, used: int, pieces: list[Piece]
     ) -> tuple[memoryview, list[Piece]]:
         """Cut what is complete and carry the rest over."""
-        found = self._chunking.cut(arena, start, used, final=False)
+        found = self._chunks(arena, start, used, final=False)
         end = found[-1].offset + found[-1].size if found else start
         pieces += found
         if not pieces:  # a chunk larger than the arena: no boundary will come
-            return arena[:used], self._chunking.cut(arena, start, used, final=True)
+            return arena[:used], self._chunks(arena, start, used, final=True)
         self._tail = bytes(arena[end:used])
         return arena[:end], pieces
+
+    def _chunks(self, arena: memoryview, start: int, end: int, *, final: bool) -> list[Piece]:
+        """Return the chunks of what is at `start` to `end`: the last that was read."""
+        if self._follower is None:
+            return self._chunking.cut(arena, start, end, final=final)
+        at = self._done - (end - start)
+        return self._chunking.cut_along(self._follower, arena, start, end, at=at, final=final)
 
     def _next_extent(self) -> bool:
         self._extent = next(self._extents, Extent(0, 0, hole=False))

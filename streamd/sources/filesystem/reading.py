@@ -213,7 +213,7 @@ class BatchReader:
         sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
         places = [
             at
-            for at, (path, expected, tail, _) in enumerate(requests)
+            for at, (path, expected, tail, _, _) in enumerate(requests)
             if expected.type == _REGULAR and tail is None and not path.endswith(sides)
         ]
         began = self._clock.monotonic()

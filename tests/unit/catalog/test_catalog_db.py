@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from vaultbuilder import ManualClock
 
-from streamd.catalog import objects
+from streamd.catalog import cuts, objects
 from streamd.catalog.db import (
     FILE_NAME,
     Catalog,
@@ -106,6 +106,7 @@ def test_a_catalog_of_schema_3_goes_on_with_what_it_knows(tmp_path) -> None:
     Catalog(str(tmp_path)).close()
     with sqlite3.connect(tmp_path / FILE_NAME) as db:
         db.execute("ALTER TABLE node DROP COLUMN generation")
+        db.execute("DROP TABLE cuts")
         stat = HostStat(1, 0o644, 0, 0, 5, 10, 11, 2049, 7, 1, 0)
         version = FileVersion(
             type=1, mode=0o644, uid=0, gid=0, user=b"", group=b"", mtime_ns=10, ctime_ns=11,
@@ -126,6 +127,17 @@ def test_a_catalog_of_schema_3_goes_on_with_what_it_knows(tmp_path) -> None:
             assert lookup.by_inode(2049, 7) == row
             assert (lookup.birth_of(9), lookup.birth_of(10)) == (3, 0)
         catalog.close()
+
+
+def test_a_catalog_of_schema_4_has_room_for_cuts_afterwards(tmp_path) -> None:
+    Catalog(str(tmp_path)).close()
+    with sqlite3.connect(tmp_path / FILE_NAME) as db:
+        db.execute("DROP TABLE cuts")
+        db.execute("PRAGMA user_version = 4")
+    db.close()
+    catalog = Catalog(str(tmp_path))
+    catalog.write_now(cuts.remember, cuts.Cuts(b"key", b"known"))
+    catalog.close()
 
 
 def test_other_mistakes_are_errors_of_ours(catalog) -> None:
