@@ -5,8 +5,11 @@ second and repeat a run exactly. The real ones live here too; nothing else reads
 """
 
 import os
+import threading
 import time
-from typing import Protocol
+from typing import Final, Protocol
+
+_own: Final = threading.local()  # one of each thread
 
 MICROSECONDS = 1_000_000
 
@@ -38,14 +41,28 @@ class SystemClock:
         return time.monotonic()
 
 
+class _Schedstat:
+    """The kernel's account of one thread, closed with the thread's other local values."""
+
+    def __init__(self) -> None:
+        self._close = os.close
+        self.fd = os.open("/proc/thread-self/schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):
+            self._close(self.fd)
+
+
 def work_seconds() -> tuple[float, float]:
     """Return how long this thread has run, and how long it was ready and waited for a processor.
 
     Waiting for the interpreter's lock is not in it. A kernel that does not count says 0.
     """
+    file: _Schedstat | None = getattr(_own, "schedstat", None)
     try:
-        with open("/proc/thread-self/schedstat", "rb", buffering=0) as file:
-            waited_ns = int(file.read(100).split()[1])
+        if file is None:  # kept open: each system call gives the interpreter's lock away
+            file = _own.schedstat = _Schedstat()
+        waited_ns = int(os.pread(file.fd, 100, 0).split()[1])
     except (OSError, IndexError):
         waited_ns = 0
     return time.thread_time(), waited_ns / 1e9

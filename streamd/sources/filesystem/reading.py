@@ -166,6 +166,7 @@ class BatchReader:
         self._reserved = sum([stat.size for stat in stats if stat.type == _REGULAR])
         self._arena = pool.take(self._reserved + SLACK)
         self._used = 0
+        self._unnamed: list[tuple[ReadResult, int, int]] = []  # read, without ids: where, how large
         self._directory = b""
         self._directory_fd = -1
         self._births = native.BirthClock()
@@ -183,6 +184,7 @@ class BatchReader:
                         results += self._read_group(directory, requests)
                 except OSError as error:
                     results += [failure(request, error) for request in requests]
+            self._name_small()
         finally:
             if self._directory_fd >= 0:
                 os.close(self._directory_fd)
@@ -230,31 +232,32 @@ class BatchReader:
             self._directory if native.can_probe() else b"",
         )
         loaded = self._clock.monotonic()
-        chunking, arena = self._chunking, self._arena
+        chunking, arena, unnamed = self._chunking, self._arena, self._unnamed
         small_max = chunking.small_file_max
-        whole = [
-            (read[0], expected.size)
-            for expected, read in zip(stats, got, strict=True)
-            if read is not None and 0 < expected.size <= small_max
-        ]
-        ids = chunking.ids(arena, [start for start, _ in whole], [size for _, size in whole])
-        small = iter(ids)
         for at, expected, read in zip(places, stats, got, strict=True):
             if read is None:
                 continue
             size = expected.size
             offset, birth = read
             end = offset + size
-            pieces: Sequence[Piece]
+            done[at] = result = ReadResult(_OK, expected, btime_ns=birth, is_ordinary=True)
             if 0 < size <= small_max:
-                pieces = (Piece(next(small), offset, size),)
+                unnamed.append((result, offset, size))
             else:
-                pieces = chunking.pieces(arena, offset, end, file_size=size)
-            done[at] = ReadResult(_OK, expected, pieces, btime_ns=birth, is_ordinary=True)
+                result.pieces = chunking.pieces(arena, offset, end, file_size=size)
             self._used = end
             self._reserved -= size
         self._read_seconds += loaded - began
         self._hash_seconds += self._clock.monotonic() - loaded
+
+    def _name_small(self) -> None:
+        """Give the files that are one chunk each their ids, all of the batch in one call."""
+        began, unnamed = self._clock.monotonic(), self._unnamed
+        starts, sizes = [each[1] for each in unnamed], [each[2] for each in unnamed]
+        ids = self._chunking.ids(self._arena, starts, sizes)
+        for (result, offset, size), chunk_id in zip(unnamed, ids, strict=True):
+            result.pieces = (Piece(chunk_id, offset, size),)
+        self._hash_seconds += self._clock.monotonic() - began
 
     def _read(self, request: ReadRequest) -> ReadResult:
         name = split(request.path)[1]

@@ -362,3 +362,33 @@ def test_rows_that_cannot_be_of_a_catalog_are_refused(many, rows):
     (many.root / "a").touch()
     with pytest.raises((TypeError, ValueError)):
         source_of(many).examine_known(many.path, lambda: rows)
+
+
+def test_the_files_of_all_directories_of_a_batch_get_their_ids_in_one_call(tree):
+    for directory in ("a", "b", "c"):
+        (tree.root / directory).mkdir()
+        for name in ("x", "y"):
+            (tree.root / directory / name).write_bytes(f"{directory}{name}".encode())
+    calls = []
+
+    def ids(arena, starts, sizes):
+        calls.append(len(starts))
+        places = zip(starts, sizes, strict=True)
+        return [blake3(arena[start : start + size]).digest() for start, size in places]
+
+    source = FilesystemSource(
+        "test", (tree.path,), rules=ExcludeRules(()), cutter=None,
+        hasher=lambda view: blake3(view).digest(), part_hasher=ids, clock=LaterClock(),
+    )  # fmt: skip
+    requests = [
+        ReadRequest(tree.path + b"/" + directory + b"/" + name, stat)
+        for directory in (b"a", b"b", b"c")
+        for name, stat in source.examine(tree.path + b"/" + directory, None).entries.items()
+    ]
+    batch = source.read(requests)
+    assert calls == [6]
+    for request, result in zip(requests, batch.results, strict=True):
+        ((chunk_id, offset, size),) = result.pieces
+        content = bytes(batch.arena[offset : offset + size])
+        assert content == request.path[-3:].replace(b"/", b"")
+        assert chunk_id == blake3(content).digest()
