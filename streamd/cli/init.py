@@ -105,7 +105,7 @@ def _text(report: Report) -> str:
 
 async def _create(config: "Config", places: Places) -> Report:
     from streamd.config.private_files import write_private
-    from streamd.daemon.compose import copy_control_objects, open_stores, prepare_container
+    from streamd.daemon.compose import copy_control_objects, open_stores
     from streamd.effects import SystemClock, SystemEntropy
     from streamd.errors import VaultExists
     from streamd.format.keys import encode_host_key
@@ -124,6 +124,8 @@ async def _create(config: "Config", places: Places) -> Report:
     clock, entropy = SystemClock(), SystemEntropy()
     path = config.vault.key_file
     if config.vault.directory is None:
+        from streamd.daemon.remote import prepare_container
+
         await prepare_container(config)
     stores = open_stores(config, create=True)
     record = stores.remote if stores.remote is not None else stores.local

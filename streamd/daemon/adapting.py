@@ -1,7 +1,7 @@
 """Fitting compression and packs to what is short: looks at the queues, and at the uplink's pace."""
 
 import asyncio
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamd.catalog import objects
 from streamd.catalog.db import Catalog
@@ -11,8 +11,10 @@ from streamd.pipeline.capture import SEALING_MAX, Pipeline
 from streamd.pipeline.channel import BULK, LIVE
 from streamd.pipeline.compression import CompressionChoice
 from streamd.policy.effort import PACK_BYTES, Signals, pack_bytes
-from streamd.storage.governor import Governor
 from streamd.storage.rate import ByteRate
+
+if TYPE_CHECKING:
+    from streamd.storage.governor import Governor
 
 LOOK_SECONDS: Final = 0.5
 _SHARE: Final = 0.3  # of a new look at the uplink; a pause between two packs is no new pace
@@ -33,7 +35,7 @@ class Adapting:
         clock: Clock,
         meters: Meters,
         sending: ByteRate,
-        governor: Governor | None,
+        governor: "Governor | None",
         memory_limit_bytes: int,
         compression: CompressionChoice,
     ) -> None:

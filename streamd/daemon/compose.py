@@ -10,38 +10,31 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from streamd.config.model import Config
-from streamd.daemon.credentials import access_of, credential_files
-from streamd.daemon.uplink_meters import silent
 from streamd.effects import Clock, Entropy, SystemClock, SystemEntropy
 from streamd.errors import (
     ConfigInvalid,
     KeyFileInvalid,
     KeyRejected,
     SecretUnreadable,
-    StreamdError,
     VaultMissing,
 )
 from streamd.format.keys import HostKey, decode_host_key
-from streamd.format.layout import CONFIG_PREFIX, parse_pack_name
+from streamd.format.layout import CONFIG_PREFIX
 from streamd.observe.logging import get_logger
-from streamd.policy.backoff import Backoff
-from streamd.storage.azure_examine import Asking
-from streamd.storage.azure_observer import RequestObserver
-from streamd.storage.governed import GovernedBlobStore
-from streamd.storage.governor import Governor, GovernorObserver
 from streamd.storage.layered import LayeredBlobStore
 from streamd.storage.local import LocalBlobStore
-from streamd.storage.metered import MeteredBlobStore, StoreObserver
 from streamd.storage.port import BlobName, BlobStore
 from streamd.storage.rate import ByteRate
-from streamd.storage.retrying import RetryingBlobStore
-from streamd.storage.uplink import CredentialObserver, Uplink
-from streamd.storage.versions import TRIED_MAX, EarlierVersions, VersionedBlobStore
+from streamd.storage.versions import VersionedBlobStore
 from streamd.vault.parallel import OBJECT_FAULTS
 from streamd.vault.vault import Vault, no_other_layer, open_vault
+
+if TYPE_CHECKING:  # of a container; a vault in a directory needs nothing of that
+    from streamd.daemon.remote import RemoteObserver
+    from streamd.storage.uplink import Uplink
 
 READ_GIVE_UP_SECONDS: Final = 30.0
 _KEY_FILE_SIZE_MAX: Final = 1 << 20
@@ -60,7 +53,7 @@ class Stores:
     local: LocalBlobStore  # written first; the vault itself when there is no `remote`
     remote: BlobStore | None
     reading: BlobStore
-    uplink: Uplink | None = None  # the way to `remote`
+    uplink: "Uplink | None" = None  # the way to `remote`
     earlier: tuple[BlobStore, ...] = ()  # versions that `remote` may have kept, to be tried in turn
 
     async def aclose(self) -> None:
@@ -68,20 +61,11 @@ class Stores:
         await self.reading.aclose()
 
 
-class RemoteObserver(
-    StoreObserver, GovernorObserver, RequestObserver, CredentialObserver, Protocol
-):
-    """Told of everything that happens on the way to the container."""
-
-    def retried(self, operation: str, error: StreamdError) -> None:
-        """An operation is tried again."""
-
-
 def open_stores(
     config: Config,
     *,
     create: bool = False,
-    observer: RemoteObserver | None = None,
+    observer: "RemoteObserver | None" = None,
     give_up_after_seconds: float | None = READ_GIVE_UP_SECONDS,
     clock: Clock | None = None,
     entropy: Entropy | None = None,
@@ -98,9 +82,11 @@ def open_stores(
         return Stores(local, None, local)
     if config.local is None:
         raise ConfigInvalid("a container vault needs a [local] table: the spool in front of it")
-    uplink, remote, earlier = _remote(
+    from streamd.daemon.remote import open_remote
+
+    uplink, remote, earlier = open_remote(
         config,
-        observer=observer or silent(),
+        observer=observer,
         clock=clock or SystemClock(),
         entropy=entropy or SystemEntropy(),
         give_up_after_seconds=give_up_after_seconds,
@@ -110,65 +96,6 @@ def open_stores(
     versioned = VersionedBlobStore(remote, earlier)
     reading = LayeredBlobStore(local, versioned, distrust_remote=versioned.distrust)
     return Stores(local, remote, reading, uplink, earlier)
-
-
-def _remote(
-    config: Config,
-    *,
-    observer: RemoteObserver,
-    clock: Clock,
-    entropy: Entropy,
-    give_up_after_seconds: float | None,
-    rates: tuple[ByteRate | None, ByteRate | None],
-) -> tuple[Uplink, BlobStore, tuple[BlobStore, ...]]:
-    """Return the container's store: retrying, governed, metered, from the outside in.
-
-    And stores of the same make for versions that the container may have kept.
-    """
-    from streamd.storage.azure import AzureBlobStore
-
-    files = credential_files(config)
-    access = access_of(config)
-    sending, receiving = rates
-    plain = AzureBlobStore(
-        access, sending=sending, receiving=receiving, observer=observer, clock=clock
-    )
-    governor = Governor(clock, entropy, observer)
-    governed = GovernedBlobStore(MeteredBlobStore(plain, observer, clock), governor, _is_pack)
-    observer.credential_read(access)
-    observer.window_changed(governor.window)
-
-    def patient(store: BlobStore) -> BlobStore:
-        return RetryingBlobStore(
-            store,
-            Backoff(),
-            clock,
-            entropy,
-            give_up_after_seconds=give_up_after_seconds,
-            on_retry=observer.retried,
-        )
-
-    earlier = tuple(
-        patient(GovernedBlobStore(EarlierVersions(plain, number), governor, _is_pack))
-        for number in range(TRIED_MAX)
-    )
-    return Uplink(plain, governed, governor, files, observer), patient(governed), earlier
-
-
-def _is_pack(name: str) -> bool:
-    return parse_pack_name(name) is not None
-
-
-@asynccontextmanager
-async def lend_container(config: Config) -> AsyncIterator[Asking]:
-    """Lend the container itself, without retries, to whoever looks at what it is like."""
-    from streamd.storage.azure import AzureBlobStore
-
-    store = AzureBlobStore(access_of(config))
-    try:
-        yield store
-    finally:
-        await store.aclose()
 
 
 def load_host_key(path: str) -> HostKey:
@@ -193,9 +120,11 @@ def open_reading_store(config: Config, *, receiving: ByteRate | None = None) -> 
     local = config.local
     if config.vault.directory is not None or (local is not None and os.path.isdir(local.path)):
         return open_stores(config, receiving=receiving).reading
-    _, remote, earlier = _remote(
+    from streamd.daemon.remote import open_remote
+
+    _, remote, earlier = open_remote(
         config,
-        observer=silent(),
+        observer=None,
         clock=SystemClock(),
         entropy=SystemEntropy(),
         give_up_after_seconds=READ_GIVE_UP_SECONDS,
@@ -256,21 +185,6 @@ def minding_layers(vault: Vault) -> Vault:
     if isinstance(store, LayeredBlobStore | VersionedBlobStore):
         return replace(vault, distrust=store.distrust)
     return vault
-
-
-async def prepare_container(config: Config) -> None:
-    """For `streamd init`: create the container if the configuration says so.
-
-    No other operation does: a container that vanishes later is to be undeleted, not made anew.
-    """
-    from streamd.storage.azure import AzureBlobStore
-
-    store = AzureBlobStore(access_of(config))
-    try:
-        if config.vault.create_container:
-            await store.ensure_container()
-    finally:
-        await store.aclose()
 
 
 async def copy_control_objects(source: BlobStore, target: BlobStore) -> None:

@@ -99,8 +99,10 @@ def _failed(name: str, error: StreamdError) -> Check:
 
 
 async def _container(config: Config, token: str) -> list[Check]:
+    from streamd.daemon import remote
+
     try:
-        async with compose.lend_container(config) as store:
+        async with remote.lend_container(config) as store:
             facts = await examine(store, token, utc_seconds)
             lifecycle = await _lifecycle_rules(config, store)
     except StreamdError as error:

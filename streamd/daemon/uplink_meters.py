@@ -7,10 +7,10 @@ from streamd.errors import StreamdError
 from streamd.observe.logging import get_logger
 from streamd.observe.unheard import unheard
 from streamd.policy.circuit import CAUSES, STATES, Circuit
-from streamd.storage.azure_access import AzureAccess
 
 if TYPE_CHECKING:
     from streamd.observe.metrics import Metrics
+    from streamd.storage.azure_access import AzureAccess
 
 _LOG: Final = get_logger("uplink")
 
@@ -70,7 +70,7 @@ class UplinkMeters:
         """Entra ID gave a new token."""
         self._expiry("token", expires_us)
 
-    def credential_read(self, access: AzureAccess) -> None:
+    def credential_read(self, access: "AzureAccess") -> None:
         """A credential is in use from now on."""
         if access.expires_us is not None:
             self._expiry("sas", access.expires_us)
