@@ -22,7 +22,7 @@ CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench bench-regress bench-baseline docs sim integration system soak fuzz clean
+.PHONY: setup fmt static check cover test run bench bench-regress bench-baseline docs sim integration system soak fuzz sanitize clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -91,6 +91,9 @@ system: setup                      ## against a real systemd, with kill -9
 fuzz: setup                        ## every parser, coverage-guided; CASES=1000000 for the long run
 	sh scripts/install_fuzzer.sh
 	$(BIN)/python tests/fuzz/run_atheris.py .run/fuzz -runs=$(CASES)
+
+sanitize: setup                    ## the compiled module, watched by the compiler's sanitizers
+	VENV=$(VENV) sh scripts/sanitize.sh
 
 soak: setup                        ## half an hour of trouble on the way to Azure; SOAK_SECONDS=n
 	STREAMD_SOAK_SECONDS=$(SOAK_SECONDS) $(BIN)/pytest -q -s tests/system/test_soak.py

@@ -551,8 +551,9 @@ static unsigned long long generation_of(const Handle *handle) {
     unsigned long long hash = 0xcbf29ce484222325ULL;
     for (int shift = 0; shift < 32; shift += 8)
         hash = (hash ^ ((unsigned)handle->head.handle_type >> shift & 0xff)) * 0x100000001b3ULL;
-    for (unsigned i = 0; i < handle->head.handle_bytes; i++)
-        hash = (hash ^ handle->head.f_handle[i]) * 0x100000001b3ULL;
+    /* by a pointer: to the compiler `f_handle` is an array of no length */
+    const unsigned char *raw = handle->head.f_handle;
+    for (unsigned i = 0; i < handle->head.handle_bytes; i++) hash = (hash ^ raw[i]) * 0x100000001b3ULL;
     hash &= 0x7fffffffffffffffULL;
     return hash ? hash : 1;
 }
