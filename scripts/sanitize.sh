@@ -20,9 +20,15 @@ CFLAGS=$FLAGS LDFLAGS=$FLAGS "$VENV/bin/python" setup.py --quiet build_ext --inp
 cd ../..
 
 export LD_PRELOAD="$(gcc -print-file-name=libasan.so) $(gcc -print-file-name=libubsan.so)"
-export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 PYTHONMALLOC=malloc PYTHONPATH="$TREE"
+# into a file, for pytest keeps what is written to its standard error until a test ends
+export UBSAN_OPTIONS=print_stacktrace=1:log_path="$TREE/report"
+export ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1:log_path="$TREE/report"
+export PYTHONMALLOC=malloc PYTHONPATH="$TREE"
 "$VENV/bin/python" -P -c "
 import streamd.format._batch as batch, streamd.sources.filesystem._bulk as bulk
 assert all(module.__file__.startswith('$TREE') for module in (batch, bulk))"
 # shellcheck disable=SC2086
-exec "$VENV/bin/python" -P -m pytest -q -p no:cacheprovider -o "pythonpath=$TREE tests" $TESTS
+"$VENV/bin/python" -P -m pytest -q -p no:cacheprovider -o "pythonpath=$TREE tests" $TESTS && exit
+status=$?
+cat "$TREE"/report.* >&2 || true
+exit "$status"
