@@ -23,7 +23,8 @@ from streamd.format.keys import DomainKeys, KeySource, Session
 from streamd.model.ids import CHUNK_ID_SIZE
 
 FRAME_PLAIN_MAX: Final = 4 * 1024 * 1024
-_TOGETHER_MIN: Final = 4  # chunks that are hashed in one call; fewer are large
+_TOGETHER_MIN: Final = 4  # chunks that are hashed in one call
+_TOGETHER_SIZE_MAX: Final = 16 * 1024  # of a chunk on average: larger ones are quicker singly
 PACK_FRAME_TARGET: Final = 1024 * 1024  # plaintext of a frame of small chunks in a pack
 CIPHERS_MAX: Final = 4096  # ciphers kept by one opener: origins of the packs at hand
 INLINE_FRAME_TARGET: Final = 256 * 1024  # the same inside a segment
@@ -247,7 +248,7 @@ class FrameOpener:
         if end != len(plain):
             raise VaultDamaged("a frame holds more or less than its chunks")
         view = memoryview(plain)
-        if len(starts) >= _TOGETHER_MIN:
+        if len(starts) >= _TOGETHER_MIN and end <= len(starts) * _TOGETHER_SIZE_MAX:
             found = self._domain.chunk_ids(view, starts, list(sizes))
         else:
             chunk_id = self._domain.chunk_id
