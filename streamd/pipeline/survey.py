@@ -320,11 +320,10 @@ class Survey:
         self, visit: Visit, listing: Listing, below: list[Visit]
     ) -> Iterator[Found | None]:
         """Compare one listing with the catalog; directories to descend into go to `below`."""
-        parent = visit.fid
-        rows = rows_of(self._lookup, visit)
+        parent, in_flight = visit.fid, self._in_flight.entries
+        rows = rows_of(self._lookup, visit, in_flight)
         self._missing(visit, listing, rows)
         self.entry_count += len(listing.entries)
-        in_flight = self._in_flight.entries
         names = list(listing.entries)
         while names:
             part, names = names[:AHEAD_MAX], names[AHEAD_MAX:]
@@ -470,7 +469,8 @@ class Survey:
         self._known.fids[child], self._known.stats[child] = fid, now
         is_here_before = row is not None and row.fid == fid
         if visit.deep or not is_here_before:
-            below.append(Visit(child, fid, None, deep=True))
+            new_at = (visit.fid, name) if found is not None and found.is_fresh else None
+            below.append(Visit(child, fid, None, deep=True, new_at=new_at))
             self.trail.was_anew(child)
 
     def _judge(

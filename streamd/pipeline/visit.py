@@ -27,6 +27,7 @@ class Visit:
     deep: bool
     span: tuple[bytes, bytes | None] | None = None  # all names from here up to there are in `names`
     packed: tuple[PackedNames, int] | None = None  # `names` are slice number so-and-so of these
+    new_at: tuple[int, bytes] | None = None  # the place at which this directory was found, new
 
     def in_slices(self, names: PackedNames) -> "list[Visit]":
         """Return the same visit in parts, to be `unpacked`; `names` are all that are there."""
@@ -51,8 +52,15 @@ class Visit:
         return set(self.names) if self.names is not None else {*known, *on_their_way}
 
 
-def rows_of(lookup: WalkLookup, visit: Visit) -> dict[bytes, NodeRow]:
-    """Return what is captured of the names of a visit."""
+def rows_of(
+    lookup: WalkLookup, visit: Visit, in_flight: Container[tuple[int, bytes]]
+) -> dict[bytes, NodeRow]:
+    """Return what is captured of the names of a visit.
+
+    Nothing is, of what is in a new directory that is itself still in flight.
+    """
+    if visit.new_at is not None and visit.new_at in in_flight:
+        return {}
     if visit.names is None:
         return lookup.children(visit.fid)
     if visit.span is not None:

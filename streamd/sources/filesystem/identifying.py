@@ -47,14 +47,14 @@ def identify(dir_fd: int, names: Sequence[bytes], *, births: bool) -> dict[bytes
     """
     if bulk.identify is not None:
         return bulk.identify(dir_fd, list(names), births, Identity)
-    found, clock = {}, BirthClock()
+    found = {}
     for name in names:
         try:
             fd = os.open(name, _FLAGS, dir_fd=dir_fd)
         except OSError:
             continue
         try:
-            found[name] = _identity(fd, clock, births=births)
+            found[name] = identify_open(fd, births=births)
         finally:
             os.close(fd)
     return found
@@ -64,14 +64,15 @@ def identify_path(path: bytes, *, births: bool) -> Identity:
     """Say which file is at a path, itself no link. Raises OSError."""
     fd = os.open(path, _FLAGS)
     try:
-        return _identity(fd, BirthClock(), births=births)
+        return identify_open(fd, births=births)
     finally:
         os.close(fd)
 
 
-def _identity(fd: int, clock: BirthClock, *, births: bool) -> Identity:
+def identify_open(fd: int, *, births: bool) -> Identity:
+    """Say which file is open."""
     status, generation = os.fstat(fd), generation_of(fd)
-    birth_ns = clock.of(fd) if births or not generation else 0
+    birth_ns = BirthClock().of(fd) if births or not generation else 0
     return Identity(status.st_dev, status.st_ino, generation, birth_ns)
 
 

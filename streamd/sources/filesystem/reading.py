@@ -15,7 +15,7 @@ from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
-from streamd.sources.filesystem.identifying import generation_of, identify
+from streamd.sources.filesystem.identifying import generation_of, identify, identify_open
 from streamd.sources.filesystem.listing import host_stat
 from streamd.sources.filesystem.opening import open_directory
 from streamd.sources.filesystem.postgres import RUNNING, is_running
@@ -24,6 +24,7 @@ from streamd.sources.filesystem.sqlite import SqliteCopier, SqliteFailed
 from streamd.sources.port import Outcome, Piece, ReadBatch, ReadRequest, ReadResult, Tail
 
 SLACK: Final = 64 * 1024  # room for files that grew since they were examined
+OVER: Final = 1024 * 1024  # by that much a batch is larger than it should be: by its last file
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _OK: Final = Outcome.OK
 _REGULAR: Final = int(EntryType.REGULAR)
@@ -434,15 +435,16 @@ class BatchReader:
         fd = open_file(name, self._directory_fd, flags=_OPEN_FLAGS | os.O_DIRECTORY)
         try:
             xattrs = read_xattrs(fd)
-            status = os.fstat(fd)
-            if not is_expected(fd, status, request):
+            status, itself = os.fstat(fd), identify(fd, [b"."], births=True).get(b".")
+            if itself is None:  # it may be read and not entered
+                itself = identify_open(fd, births=True)
+            if not _is_file_of(request, status, itself.generation):
                 return ReadResult(Outcome.TYPE_CHANGED, request.expected)
-            births = self._births.of(fd)
             return ReadResult(
                 Outcome.OK,
                 host_stat(status),
                 xattrs=xattrs,
-                btime_ns=births,
+                btime_ns=itself.birth_ns,
                 notice=RUNNING if is_running(fd) else "",
             )
         finally:

@@ -14,7 +14,7 @@ from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.native import prepare_leases
 from streamd.sources.filesystem.polling import POLL_SECONDS
-from streamd.sources.filesystem.reading import SLACK, BatchReader
+from streamd.sources.filesystem.reading import OVER, BatchReader
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
 from streamd.sources.filesystem.sqlite import SqliteCopier, examine_joined
@@ -78,7 +78,7 @@ class FilesystemSource:
             answering=self._answering,
         )
         self._chunking = Chunking(cutter, hasher, small_file_max, part_hasher)
-        self._pool = ArenaPool(batch_bytes_max + SLACK)
+        self._pool = ArenaPool(batch_bytes_max + OVER)
         self._batch_bytes_max = batch_bytes_max
         self._one_file_system = one_file_system
         self._allowed_modes = watch_modes

@@ -86,3 +86,31 @@ def test_what_another_survey_has_found_is_left_to_it() -> None:
     assert not shown(list(again.findings()))
     assert len(found) == 50
     assert again.trail.deferred
+
+
+def test_of_a_new_directory_that_is_in_flight_nothing_is_asked_of_the_catalog(monkeypatch) -> None:
+    one, asked = tree(), []
+    children = one.lookup.children
+
+    def ask(parent: int) -> object:
+        asked.append(parent)
+        return children(parent)
+
+    monkeypatch.setattr(one.lookup, "children", ask)
+    findings = one.look({b"/r": Depth.SCAN})
+    assert asked in ([], [one.lookup.root])
+    one.record(findings)
+    asked.clear()
+    assert not shown(one.look({b"/r": Depth.SCAN}))
+    assert {one.fid(path) for path in (b"/r", b"/r/below", b"/r/zzz")} <= set(asked)
+
+
+def test_of_a_directory_that_was_committed_while_it_was_looked_at_it_is_asked() -> None:
+    one = tree()
+    survey = one.survey({b"/r": Depth.SCAN})
+    seen = []
+    for finding in survey.findings():  # each is committed before the next is looked for
+        assert not one.record([finding])
+        seen.append(finding)
+    assert len(shown(seen)) == 50
+    assert not shown(one.look({b"/r": Depth.SCAN}))

@@ -392,3 +392,22 @@ def test_the_files_of_all_directories_of_a_batch_get_their_ids_in_one_call(tree)
         content = bytes(batch.arena[offset : offset + size])
         assert content == request.path[-3:].replace(b"/", b"")
         assert chunk_id == blake3(content).digest()
+
+
+def test_a_directory_that_may_be_read_and_not_entered_is_described_the_same(many, monkeypatch):
+    source = source_of(many)
+    ((name, stat),) = [
+        each for each in source.examine(many.path, None).entries.items() if each[0] == b"folder"
+    ]
+    (seen,) = source.identify(many.path, [name]).values()
+    request = ReadRequest(many.path + b"/" + name, stat, generation=seen.generation)
+    other = request._replace(generation=seen.generation + 1)
+    (entered,) = source.read([request]).results
+    monkeypatch.setattr("streamd.sources.filesystem.reading.identify", lambda *_, **__: {})
+    (only_read,) = source.read([request]).results
+    assert entered == only_read
+    assert entered.outcome == Outcome.OK
+    assert entered.btime_ns > 0
+    for _ in range(2):
+        assert source.read([other]).results[0].outcome == Outcome.TYPE_CHANGED
+        monkeypatch.undo()
