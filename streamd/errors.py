@@ -414,6 +414,19 @@ class PolicyRefused(PermanentError):
     remedy = "read the reason; if the loss is meant, say so: --accept-loss"
 
 
+class SourceSuspect(PolicyRefused):
+    """A source was damaged in mass, and nothing of it is thinned until somebody releases it.
+
+    The fact `reason` is `suspect`.
+    """
+
+    code = "source-suspect"
+    remedy = (
+        "look at what happened (streamd diff), restore what was lost;"
+        " then, or if it was meant: streamd retention release SOURCE"
+    )
+
+
 class ObjectLocked(PolicyRefused):
     """The container keeps an object that retention lets go: immutability, a legal hold or a lease.
 

@@ -6,27 +6,54 @@ the loss of this catalog; what is here is for the daemon to show, and for not ma
 """
 
 import sqlite3
-from typing import Final
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
 import msgspec
 
 from streamd.catalog.db import get_bytes, put_value
 from streamd.catalog.tree import SourceState
+from streamd.model.entry import SourceInfo
+from streamd.model.ids import SourceId
 from streamd.model.record import RELEASED, SUSPECT, Incident
 from streamd.policy import retention, suspicion
 from streamd.policy.suspicion import Window
 from streamd.policy.toll import Counts
 
 _INCIDENT: Final = msgspec.msgpack.Decoder(Incident)
+_INFO: Final = msgspec.msgpack.Decoder(SourceInfo)
 _WINDOW: Final = msgspec.msgpack.Decoder(Window)
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _NOTHING: Final = Counts()
+
+
+class KnownSource(NamedTuple):
+    """A source that has history, configured or not."""
+
+    number: int
+    id: SourceId
+    info: SourceInfo
 
 
 def incident_of(connection: sqlite3.Connection, name: str) -> Incident | None:
     """Return the incident for which a source is suspect; None: it is not."""
     stored = get_bytes(connection, _incident_key(name))
     return _INCIDENT.decode(stored) if stored else None
+
+
+def identity_of(connection: sqlite3.Connection, name: str) -> KnownSource | None:
+    """Return what the journal says about a source besides its files; None: it is not known."""
+    row = connection.execute(
+        "SELECT number, id, info FROM source WHERE name = ? AND info != x''", (name,)
+    ).fetchone()
+    if row is None:
+        return None
+    return KnownSource(row[0], SourceId(row[1]), _INFO.decode(row[2]))
+
+
+def suspects_among(connection: sqlite3.Connection, names: Iterable[str]) -> list[str]:
+    """Return those of some sources that are suspect."""
+    return [name for name in names if incident_of(connection, name) is not None]
 
 
 def weigh(connection: sqlite3.Connection, state: SourceState, *, at_us: int) -> Incident | None:

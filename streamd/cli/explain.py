@@ -28,7 +28,7 @@ from streamd.daemon.upkeep import rule_of, rules_of
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode, NotFound, StreamdError, UsageInvalid
 from streamd.maintenance.points import Point, read_histories, report_on, timezone_name
-from streamd.policy import classes, retention
+from streamd.policy import classes
 from streamd.vault.journal_reader import SegmentHead
 from streamd.vault.state_reader import StateReader
 
@@ -250,9 +250,8 @@ async def _past(
     rule = rules_of(config).get(name, rule_of(DEFAULT_POLICY))
     points: Sequence[Point] = ()
     if histories:
-        decisions = retention.decide(
-            histories[0].candidates, rule, now_us=now_us, timezone=timezone_name(config.timezone)
-        )
+        zone = timezone_name(config.timezone)
+        decisions = histories[0].decide(rule, now_us=now_us, timezone=zone)
         points = report_on(histories[0], decisions, rule, now_us).points
     window_us = rule.window_start_us(now_us)
     holders = [_holder(span, points, window_us) for span in reversed(spans)]

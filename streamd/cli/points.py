@@ -20,7 +20,7 @@ from streamd.maintenance.points import (
     report_on,
     timezone_name,
 )
-from streamd.policy import retention
+from streamd.model.record import Incident
 from streamd.vault.state_reader import StateReader
 
 
@@ -44,6 +44,16 @@ class PointLine(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     checkpoint: bool
     expires: str  # empty: not foreseeable
+    suspect: bool = False  # recorded since the source was damaged in mass
+
+
+class IncidentLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a source is suspect: everything recorded after `before`, and nothing of it is thinned."""
+
+    reason: str
+    files: int
+    before: str
+    before_us: int
 
 
 class SourceLine(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +65,7 @@ class SourceLine(msgspec.Struct, frozen=True, kw_only=True):
     gaps: tuple[GapLine, ...]
     points: tuple[PointLine, ...]
     overdue: int
+    incident: IncidentLine | None = None
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,9 +100,7 @@ async def _gather(config: Config, source: str | None) -> Report:
     for history in histories:
         if source is None or history.name == source:
             rule = rules.get(history.name, default)
-            decisions = retention.decide(
-                history.candidates, rule, now_us=now_us, timezone=timezone_name(config.timezone)
-            )
+            decisions = history.decide(rule, now_us=now_us, timezone=timezone_name(config.timezone))
             lines.append(source_line(report_on(history, decisions, rule, now_us), only_kept=True))
     return Report(sources=tuple(lines))
 
@@ -117,6 +126,27 @@ def source_line(report: PointReport, *, only_kept: bool) -> SourceLine:
             if not only_kept or point.is_kept_point or point.label
         ),
         overdue=report.overdue_count,
+        incident=incident_line(report.incident),
+    )
+
+
+def incident_line(incident: Incident | None) -> IncidentLine | None:
+    """Return an incident as it is printed."""
+    if incident is None:
+        return None
+    return IncidentLine(
+        reason=incident.reason,
+        files=incident.file_count,
+        before=format_rfc3339(incident.point_us),
+        before_us=incident.point_us,
+    )
+
+
+def incident_text(source: str, line: IncidentLine, config: Config) -> str:
+    """Return what people have to know of an incident."""
+    return (
+        f"  SUSPECT after {local_time(line.before, config)}: {render.count(line.files)} files"
+        f" {line.reason}; nothing is thinned until: streamd retention release {source}"
     )
 
 
@@ -130,6 +160,7 @@ def _point_line(point: Point) -> PointLine:
         reasons=point.reasons,
         checkpoint=point.has_checkpoint,
         expires="" if point.expires_us is None else format_rfc3339(point.expires_us),
+        suspect=point.is_suspect,
     )
 
 
@@ -145,13 +176,15 @@ def _source_text(line: SourceLine, config: Config) -> str:
         + (f" below {gap.scope}" if gap.scope else "")
         for gap in line.gaps
     ]
+    if line.incident is not None:
+        lines.insert(1, incident_text(line.source, line.incident, config))
     kept = [point for point in line.points if point.keep]
     if kept:
         rows = [
             (
                 local_time(point.at, config),
                 point.label,
-                " ".join(point.classes),
+                " ".join([*point.classes, *(["SUSPECT"] if point.suspect else [])]),
                 local_time(point.expires, config) if point.expires else "-",
             )
             for point in reversed(kept)

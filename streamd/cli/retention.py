@@ -8,7 +8,7 @@ import msgspec
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, note, run_async
 from streamd.cli.declare import argument, option
-from streamd.cli.points import SourceLine, local_time, source_line
+from streamd.cli.points import SourceLine, incident_text, local_time, source_line
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.daemon import control
 from streamd.daemon.compose import open_reading_store
@@ -77,13 +77,18 @@ def _plan_text(report: PlanReport, config: Config) -> str:
 
 def _source_text(line: SourceLine, config: Config) -> str:
     inside = sum(point.classes == ("continuous",) for point in line.points)
-    kept = [point for point in line.points if point.keep and point.classes != ("continuous",)]
+    frozen = sum(point.classes == ("frozen",) for point in line.points)
+    unlisted = {("continuous",), ("frozen",)}
+    kept = [point for point in line.points if point.keep and point.classes not in unlisted]
     going = [point for point in line.points if not point.keep]
     rows = [
         (local_time(point.at, config), point.label, ", ".join(point.reasons))
         for point in reversed(kept)
     ]
     lines = [f"{line.source}: {render.count(inside)} points only inside the continuous window"]
+    if line.incident is not None:
+        lines.append(incident_text(line.source, line.incident, config))
+        lines.append(f"  {render.count(frozen)} points would go and stay for that alone")
     if rows:
         lines.append(render.table(("kept", "name", "because"), rows))
     if going:
@@ -190,6 +195,7 @@ def _show(step: str, done: int, of: int) -> None:
 def _run_text(facts: RunFacts) -> str:
     lines = [
         f"{one.source}: {render.count(one.kept)} points kept, {render.count(one.expired)} expired"
+        + (" (suspect: nothing may go)" if one.suspect else "")
         for one in facts.sources
     ]
     lines.append(

@@ -98,7 +98,11 @@ async def instant(reader: StateReader, source: str, text: str, config: Config) -
     try:
         return parse_time(text, now_us=SystemClock().now_us(), zone=zone_of(config.timezone))
     except UsageInvalid as error:
-        named = [at_us for at_us, mark in await reader.marks(source) if mark.label == text]
+        named = [
+            mark.point_us if mark.kind else at_us
+            for at_us, mark in await reader.marks(source)
+            if mark.label == text
+        ]
         if not named:
             raise UsageInvalid(f"{error}, or the name of a recovery point") from error
         return named[-1]

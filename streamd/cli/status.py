@@ -86,7 +86,14 @@ def _watchers(modes: dict[str, str]) -> str:
 
 def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
     """Return what is wrong in words, and what to do next."""
-    notes = [f"{source.name}: {source.message}" for source in ordered if source.message]
+    notes = [
+        f"{source.name}: SUSPECT: {render.count(each.files)} files {each.reason} since"
+        f" {render.ago(each.before_us, status.now_us)}; nothing of it is thinned"
+        f" (streamd points {source.name}, then streamd retention release {source.name})"
+        for source in ordered
+        if (each := source.incident) is not None
+    ]
+    notes += [f"{source.name}: {source.message}" for source in ordered if source.message]
     notes += [
         f"{source.name}: {watch.path} is watched by {watch.mode} ({watch.why})"
         for source in ordered

@@ -61,6 +61,7 @@ TABLE: Final[Mapping[str, Command | Group]] = {
             "run": Command(
                 "retention", "Thin the points and delete what nothing needs.", "run_", reads=True
             ),
+            "release": Command("release", "Let a suspect source be thinned again."),
         },
     ),
     "verify": Command("verify", "Prove the vault.", reads=True),

@@ -20,6 +20,7 @@ def control_commands(daemon: "Daemon", upkeep: "Upkeep", traffic: "Traffic") -> 
         "explain": report.explain,
         "reload": daemon.reloading.request,
         "retention-run": upkeep.run_request,
+        "retention-release": upkeep.release_request,
         "verify": upkeep.verification.request,
         "pause": traffic.pause,
         "resume": traffic.resume,

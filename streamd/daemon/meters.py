@@ -234,6 +234,10 @@ class Meters(UplinkMeters):
         metrics.fuzzy_files.labels(source).set(fuzzy)
         metrics.catalog_entries.labels(source, "file").set(entries)
 
+    def suspect(self, source: str, *, is_suspect: bool) -> None:
+        """A source was damaged in mass and nothing of it is thinned, or not."""
+        self.metrics.source_suspect.labels(source).set(is_suspect)
+
     def classes(self, source: str, counts: Mapping[str, int]) -> None:
         """So many entries of a source are in each class."""
         for name, count in counts.items():

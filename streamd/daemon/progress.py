@@ -9,7 +9,9 @@ import msgspec
 from msgspec import field
 
 from streamd.catalog import dirty, objects
+from streamd.catalog.suspicion import incident_of
 from streamd.catalog.tree import entry_count
+from streamd.model.record import Incident
 
 
 class Progress(msgspec.Struct):
@@ -27,6 +29,7 @@ class Progress(msgspec.Struct):
     fuzzy_count: int = 0
     entry_count: int = 0  # in the newest state
     entries_scanned: int = 0
+    incident: Incident | None = None  # why it is suspect
     is_watching: bool = False
     owed: dict[bytes, int] = field(default_factory=dict)  # failed, and tried again: waiting since
     note_count: int = 0  # moves with every note that was taken
@@ -66,6 +69,7 @@ class Progress(msgspec.Struct):
             ages = [at for at in (standing.local_oldest_us, standing.waiting_us) if at is not None]
             self.vault_oldest_us = min(ages) if ages else None
         self.dirty_count, self.entry_count = standing.dirty_count, standing.entry_count
+        self.incident = standing.incident
         self.problem_count = sum(standing.problems.values())
         self.fuzzy_count = standing.problems.get("fuzzy", 0)
 
@@ -78,9 +82,10 @@ class Standing(NamedTuple):
     dirty_count: int
     problems: dict[str, int]  # by reason
     entry_count: int
+    incident: Incident | None = None
 
 
-def standing(connection: sqlite3.Connection, source: int) -> Standing:
+def standing(connection: sqlite3.Connection, source: int, name: str = "") -> Standing:
     """Read it."""
     unput = objects.oldest_unput_us(connection, source)
     ages = [at for at in (dirty.oldest_us(connection, source), unput) if at is not None]
@@ -90,4 +95,5 @@ def standing(connection: sqlite3.Connection, source: int) -> Standing:
         dirty.count(connection, source),
         dirty.problems_by_reason(connection, source),
         entry_count(connection, source),
+        incident_of(connection, name),
     )

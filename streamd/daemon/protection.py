@@ -22,6 +22,7 @@ from streamd.daemon.comparer import Comparer
 from streamd.daemon.cutting import UNSETTLED, Cutting
 from streamd.daemon.gaps import OpenGaps
 from streamd.daemon.handover import Handover, boot_id
+from streamd.daemon.incidents import IncidentWatch
 from streamd.daemon.meters import Meters
 from streamd.daemon.missing import MissingRoots, is_deleted
 from streamd.daemon.narrowing import Narrower
@@ -99,6 +100,7 @@ class Protection:
         )
         self._noticing.past, self._noticing.settings = terms.past, terms.settings
         self._pace, self._missing = Pace(), MissingRoots()
+        self._incidents = IncidentWatch(self.name, meters)
         self.census = Census(stream, catalog, threads, clock, meters)
         self._narrower = self._new_narrower(threads)
         self._surveying = self._new_surveying(threads, fids, survey_numbers)
@@ -464,8 +466,10 @@ class Protection:
         """Read from the catalog what the watermarks and `status` show."""
         notes_before, progress = self.progress.note_count, self.progress
         progress.take(
-            await self._catalog.read(standing, self.stream.number), notes_before=notes_before
+            await self._catalog.read(standing, self.stream.number, self.name),
+            notes_before=notes_before,
         )
+        self._incidents.saw(progress.incident)
         self._meters.standing(
             self.name,
             dirty=progress.dirty_count,

@@ -10,16 +10,19 @@ from streamd.daemon.following import role_of
 from streamd.daemon.status import (
     DaemonStatus,
     DestinationStatus,
+    IncidentStatus,
     ProblemLine,
     ProblemsReport,
     SourceState,
     SourceStatus,
     WatchFacts,
+    incident_problem,
     overall_state,
     problem_line,
     watch_lines,
 )
 from streamd.errors import NotFound, UsageInvalid
+from streamd.model.record import Incident
 
 if TYPE_CHECKING:
     from streamd.daemon.main import Daemon
@@ -106,6 +109,7 @@ class DaemonReport:
             classes=protection.census.counts,
             reconcile_us=protection.census.reconcile.at_us,
             reconcile_entries=protection.census.reconcile.total,
+            incident=_incident(progress.incident),
         )
 
     @staticmethod
@@ -155,8 +159,19 @@ class DaemonReport:
             protection = running.protection
             if protection is None or (wanted and wanted != name):
                 continue
+            if (suspect := incident_problem(self._source(name, running))) is not None:
+                lines.append(suspect)
+                count += 1
             number = protection.stream.number
             count += await host.catalog.read(dirty.problem_count, number)
             rows = await host.catalog.read(dirty.problems, number)
             lines += [problem_line(name, row) for row in rows]
         return ProblemsReport(problems=tuple(lines), count=count)
+
+
+def _incident(incident: Incident | None) -> IncidentStatus | None:
+    if incident is None:
+        return None
+    return IncidentStatus(
+        reason=incident.reason, files=incident.file_count, before_us=incident.point_us
+    )

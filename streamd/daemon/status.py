@@ -13,6 +13,7 @@ import msgspec
 
 from streamd.catalog.dirty import Problem
 from streamd.errors import ExitCode
+from streamd.model.record import SUSPECT
 from streamd.policy.classes import class_of, remedy_of
 from streamd.sources.port import Watch
 
@@ -48,6 +49,14 @@ class WatchLine(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
 
 
+class IncidentStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a source is suspect. `before_us`: its last point that is certainly good."""
+
+    reason: str  # encrypted, deleted
+    files: int
+    before_us: int
+
+
 class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     """How one source stands. `message` says in words what is wrong or under way."""
 
@@ -68,6 +77,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     classes: dict[str, int] = {}  # entries by class (`policy.classes`); each is in exactly one
     reconcile_us: int = 0  # when a scan last saw everything …
     reconcile_entries: int = 0  # … and how many entries that was, those left out included
+    incident: IncidentStatus | None = None  # damaged in mass, and nothing of it is thinned
 
     @property
     def worst_lag_seconds(self) -> float | None:
@@ -178,6 +188,21 @@ def problem_line(source: str, problem: Problem) -> ProblemLine:
     )
 
 
+def incident_problem(source: SourceStatus) -> ProblemLine | None:
+    """Return the line about a suspect source among the problems."""
+    incident = source.incident
+    if incident is None:
+        return None
+    return ProblemLine(
+        source=source.name,
+        path=source.paths[0] if source.paths else "",
+        reason=SUSPECT,
+        since_us=incident.before_us,
+        detail=f"{incident.files} files {incident.reason}",
+        remedy=remedy_of(SUSPECT),
+    )
+
+
 def worst_first(sources: Iterable[SourceStatus]) -> list[SourceStatus]:
     """Return the sources in the order in which somebody should look at them."""
     return sorted(sources, key=_badness)
@@ -186,6 +211,7 @@ def worst_first(sources: Iterable[SourceStatus]) -> list[SourceStatus]:
 def _badness(source: SourceStatus) -> tuple[object, ...]:
     lag = source.worst_lag_seconds
     return (
+        source.incident is None,
         -_BADNESS[source.state],
         source.is_inside_rpo,
         -source.problems,
@@ -198,12 +224,13 @@ def _badness(source: SourceStatus) -> tuple[object, ...]:
 def overall_state(sources: Iterable[SourceStatus]) -> OverallState:
     """Return the state of all sources together.
 
-    `incomplete` when one is missing, failed, not scanned yet or has problems, or when there is
-    none at all; else `lagging` when one is behind its RPO.
+    `incomplete` when one is missing, failed, not scanned yet, suspect or has problems, or when
+    there is none at all; else `lagging` when one is behind its RPO.
     """
     listed = list(sources)
     if not listed or any(
-        source.problems or source.state not in {"protected", "lagging"} for source in listed
+        source.problems or source.incident or source.state not in {"protected", "lagging"}
+        for source in listed
     ):
         return "incomplete"
     if all(source.state == "protected" and source.is_inside_rpo for source in listed):

@@ -13,6 +13,7 @@ import msgspec
 from streamd.catalog.objects import ObjectState
 from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
 from streamd.daemon.host import Host
+from streamd.daemon.releasing import ReleaseFacts, release
 from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError, UsageInvalid, VaultUnreachable
@@ -88,6 +89,10 @@ class Upkeep:
 
         with self._refusals_counted():
             return run_facts(await self._retention(args))
+
+    async def release_request(self, args: dict[str, object]) -> ReleaseFacts:
+        """Let a suspect source be thinned again; the answer to `retention-release`."""
+        return await release(self._host, args)
 
     @contextmanager
     def _refusals_counted(self) -> Iterator[None]:

@@ -19,12 +19,17 @@ from streamd.vault.journal_reader import SegmentHead
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """A source and what the policy says about it. Without a rule everything of it stays."""
+    """A source and what the policy says about it. Without a rule everything of it stays.
+
+    So it is with a source that is suspect: what the policy says is only shown, not done. Its points
+    need no checkpoints then, for the journal that they are replayed from stays.
+    """
 
     history: SourceHistory
     rule: Rule | None = None
     decisions: tuple[Decision, ...] = ()
     now_us: int = 0
+    frozen_rule: Rule | None = None
 
     @property
     def base_us(self) -> int | None:

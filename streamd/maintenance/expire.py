@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.objects import ObjectState
-from streamd.errors import NotFound, PolicyRefused, VaultDamaged
+from streamd.catalog.suspicion import suspects_among
+from streamd.errors import NotFound, PolicyRefused, SourceSuspect, VaultDamaged
 from streamd.format import layout
 from streamd.format.checkpoint import JournalMark
 from streamd.format.vault_config import check_supported
@@ -125,7 +126,8 @@ def _judge(
 ) -> list[Verdict]:
     """Return a verdict for each source; one without a name, or not asked for, keeps everything.
 
-    A source that is not configured any more goes by its last rule.
+    A source that is not configured any more goes by its last rule. One that is suspect keeps
+    everything, whoever runs this and whatever was asked for: that is read from the journal itself.
     """
     if only is not None and only not in {each.name for each in histories}:
         raise NotFound(f'there is no source "{only}" in the vault')
@@ -135,9 +137,24 @@ def _judge(
             verdicts.append(Verdict(history))
             continue
         rule = rules.get(history.name) or old_rules.get(history.name, default)
-        decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)
-        verdicts.append(Verdict(history, rule, decisions, now_us))
+        decisions = history.decide(rule, now_us=now_us, timezone=timezone)
+        if history.incident is None:
+            verdicts.append(Verdict(history, rule, decisions, now_us))
+        else:
+            verdicts.append(Verdict(history, None, decisions, now_us, frozen_rule=rule))
     return verdicts
+
+
+def _check_frozen(verdicts: Sequence[Verdict], only: str | None) -> None:
+    """Raise SourceSuspect if just the source that was asked for is frozen."""
+    for verdict in verdicts:
+        incident = verdict.history.incident
+        if incident is not None and verdict.history.name == only:
+            raise SourceSuspect(
+                f"{only} was damaged in mass ({incident.reason}: {incident.file_count} files),"
+                " and nothing of it is thinned until that is released",
+                reason="suspect",
+            )
 
 
 def _losses(
@@ -155,9 +172,9 @@ def _losses(
 
 def _reports(verdicts: Sequence[Verdict]) -> tuple[PointReport, ...]:
     return tuple(
-        report_on(verdict.history, verdict.decisions, verdict.rule, verdict.now_us)
+        report_on(verdict.history, verdict.decisions, rule, verdict.now_us)
         for verdict in verdicts
-        if verdict.rule is not None
+        if (rule := verdict.rule or verdict.frozen_rule) is not None
     )
 
 
@@ -223,7 +240,7 @@ async def run(
     `quiesce` returns when every batch that capture began before the call is committed or dropped.
     Raises NotFound, PolicyRefused if a changed rule drops too much, and VaultDamaged if something
     that is needed cannot be read: then nothing was deleted. Raises FormatUnsupported if the vault
-    has a feature that whoever deletes has to know.
+    has a feature that whoever deletes has to know, and SourceSuspect if `only` is frozen.
     """
     features = site.vault.config.features
     check_supported(site.vault.config, features.maintain + features.write)
@@ -271,6 +288,7 @@ class _Run:
             only=only,
             old_rules=old_rules,
         )
+        _check_frozen(verdicts, only)
         losses = _losses(verdicts, old_rules, now_us=now_us, timezone=timezone)
         await self._check_losses(verdicts, old_rules, losses, accept=accept_loss)
         reports = _reports(verdicts)
@@ -323,7 +341,9 @@ class _Run:
             v.history.roots[n].at_us for v in verdicts for n in roots if n in v.history.roots
         }
         outcome = Outcome()
-        if cut or roots:
+        if await self._is_overtaken(verdicts):
+            outcome.is_postponed = True
+        elif cut or roots:
             doomed = await self._doomed(heads, cut, roots, known)
             outcome = await self._collect(live, verdicts, heads, doomed, since, known)
         if not outcome.is_postponed:
@@ -339,6 +359,11 @@ class _Run:
             is_postponed=outcome.is_postponed,
             damage=tuple(outcome.damage),
         )
+
+    async def _is_overtaken(self, verdicts: Sequence[Verdict]) -> bool:
+        """Say whether a source became suspect after it was decided what of it may go."""
+        judged = [verdict.history.name for verdict in verdicts if verdict.rule is not None]
+        return bool(await self._site.catalog.read(suspects_among, judged))
 
     async def _move_roots_on(
         self, heads: Sequence[SegmentHead], cut: Sequence[SegmentHead], verdicts: Sequence[Verdict]

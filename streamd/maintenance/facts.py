@@ -13,6 +13,7 @@ class SourceFacts(msgspec.Struct, frozen=True, kw_only=True):
     kept_by_class: dict[str, int]
     expired: int
     overdue: int
+    suspect: bool = False  # nothing of it may go until it is released
 
 
 class RunFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +39,7 @@ def run_facts(report: RetentionReport) -> RunFacts:
                 kept_by_class=one.kept_by_class(),
                 expired=one.expired_count,
                 overdue=one.overdue_count,
+                suspect=one.incident is not None,
             )
             for one in report.points
         ),

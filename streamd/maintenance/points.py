@@ -4,8 +4,8 @@ A candidate is an instant at which the source changed: the end of each segment t
 of each checkpoint, which may outlive its segments. The policy decides which of them are kept.
 """
 
-from bisect import bisect_left
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -17,7 +17,7 @@ from streamd.format.checkpoint import CheckpointRoot
 from streamd.format.layout import JournalPosition
 from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.model.ids import SourceId, to_text
-from streamd.model.record import Gap
+from streamd.model.record import RELEASED, SUSPECT, Gap, Incident
 from streamd.policy import retention
 from streamd.policy.retention import Candidate, Decision, Rule
 from streamd.storage.port import BlobName
@@ -56,11 +56,12 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     has_checkpoint: bool
     expires_us: int | None  # earliest, if every slot to come gets a point; None: not foreseeable
+    is_suspect: bool = False  # recorded since the source was damaged in mass
 
     @property
     def is_kept_point(self) -> bool:
-        """Whether it stays for another reason than being inside the continuous window."""
-        return any(name != retention.CONTINUOUS for name in self.classes)
+        """Whether it stays for another reason than that nothing near it, or of all, may go."""
+        return not {retention.CONTINUOUS, retention.FROZEN}.issuperset(self.classes)
 
 
 class PointReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +75,7 @@ class PointReport(msgspec.Struct, frozen=True, kw_only=True):
     damage: tuple[Damage, ...] = ()
     overdue_count: int  # points that the policy has expired and that wait for a run
     expired_count: int = 0  # points that this run dropped
+    incident: Incident | None = None  # why nothing of it may go now
 
     def kept_by_class(self) -> dict[str, int]:
         """Return how many points each class keeps."""
@@ -95,6 +97,12 @@ class SourceHistory(msgspec.Struct):
     gaps: list[Gap] = field(default_factory=list)
     damage: list[Damage] = field(default_factory=list)  # checkpoints that cannot be read
     replay_from_us: int = 0  # from here on every candidate can be replayed
+    incident: Incident | None = None  # the source is suspect, and nothing of it may go
+
+    def decide(self, rule: Rule, *, now_us: int, timezone: str = "UTC") -> tuple[Decision, ...]:
+        """Return what the policy makes of each candidate, and that the source may be frozen."""
+        decisions = retention.decide(self.candidates, rule, now_us=now_us, timezone=timezone)
+        return decisions if self.incident is None else retention.frozen(decisions)
 
     def roots_at(self, at_us: int) -> list[BlobName]:
         """Return the checkpoints of exactly this instant."""
@@ -122,7 +130,9 @@ async def read_histories(vault: Vault, reader: StateReader) -> list[SourceHistor
     for each in found.values():
         each.gaps = await reader.gaps(each.id)
         each.replay_from_us = await _replay_from(vault, reader, each)
-        each.candidates = await _candidates(reader, each)
+        marks = await reader.marks(each.id)
+        each.incident = open_incident(mark for _, mark in marks)
+        each.candidates = _candidates(each, marks)
     return sorted(found.values(), key=lambda each: (each.name, each.id))
 
 
@@ -176,18 +186,38 @@ async def _read(vault: Vault, head: SegmentHead) -> Segment:
     return await JournalReader(vault, head.writer).read_segment(row)
 
 
-async def _candidates(reader: StateReader, history: SourceHistory) -> tuple[Candidate, ...]:
+def open_incident(marks: Iterable[Incident]) -> Incident | None:
+    """Return the incident that nobody has released yet, if there is one among marks in order."""
+    last = None
+    for mark in marks:
+        if mark.kind in {SUSPECT, RELEASED}:
+            last = mark
+    return last if last is not None and last.kind == SUSPECT else None
+
+
+def _candidates(
+    history: SourceHistory, marks: Sequence[tuple[int, Incident]]
+) -> tuple[Candidate, ...]:
     checkpoints = {root.at_us for root in history.roots.values()}
     replayed = {head.end_us for head in history.heads if head.end_us >= history.replay_from_us}
     instants = sorted(replayed | checkpoints)
     labels: dict[int, str] = {}
     holds: dict[int, int] = {}
-    for marked_us, mark in await reader.marks(history.id):
+    incidents: dict[int, int] = {}  # instant -> until when it is held; the last word counts
+    for marked_us, mark in marks:
+        if mark.kind:
+            index = bisect_right(instants, mark.point_us) - 1
+            if index >= 0:
+                labels.setdefault(instants[index], mark.label)
+                incidents[instants[index]] = mark.hold_until_us
+            continue
         index = bisect_left(instants, marked_us)  # the end of the segment that names the point
         if index < len(instants):
             at_us = instants[index]
             labels[at_us] = mark.label
             holds[at_us] = max(holds.get(at_us, 0), mark.hold_until_us)
+    for at_us, until_us in incidents.items():
+        holds[at_us] = max(holds.get(at_us, 0), until_us)
     return tuple(
         Candidate(at_us, labels.get(at_us, ""), holds.get(at_us, 0), at_us in checkpoints)
         for at_us in instants
@@ -209,9 +239,10 @@ def report_on(
         window_start_us=min(start_us, now_us),
         window_end_us=now_us,
         gaps=tuple(gap for gap in history.gaps if gap.end_us > start_us),
-        points=tuple(_point(decision, rule, now_us) for decision in decisions),
+        points=tuple(_point(decision, rule, now_us, history.incident) for decision in decisions),
         damage=tuple(history.damage),
         overdue_count=sum(not decision.keep for decision in decisions),
+        incident=history.incident,
     )
 
 
@@ -220,7 +251,7 @@ def timezone_name(configured: str) -> str:
     return str(getattr(zone_of(configured), "key", None) or "UTC")
 
 
-def _point(decision: Decision, rule: Rule, now_us: int) -> Point:
+def _point(decision: Decision, rule: Rule, now_us: int, incident: Incident | None) -> Point:
     candidate, classes = decision.candidate, retention.classes_of(decision)
     return Point(
         at_us=candidate.at_us,
@@ -230,6 +261,7 @@ def _point(decision: Decision, rule: Rule, now_us: int) -> Point:
         reasons=decision.reasons,
         has_checkpoint=candidate.has_checkpoint,
         expires_us=_expiry(candidate, classes, rule, now_us),
+        is_suspect=incident is not None and candidate.at_us > incident.point_us,
     )
 
 
@@ -243,7 +275,7 @@ def _expiry(candidate: Candidate, classes: Sequence[str], rule: Rule, now_us: in
         ends.append(candidate.at_us + rule.continuous_us)
     if retention.HOLD in classes:
         ends.append(candidate.hold_until_us)
-    return max(ends) if ends else None
+    return max(ends) if ends and max(ends) < retention.FOREVER_US else None
 
 
 async def recovery_points(
@@ -253,7 +285,7 @@ async def recovery_points(
     histories = await read_histories(vault, StateReader(vault))
     for history in histories:
         if history.name == source:
-            decisions = retention.decide(history.candidates, rule, now_us=now_us, timezone=timezone)
+            decisions = history.decide(rule, now_us=now_us, timezone=timezone)
             return report_on(history, decisions, rule, now_us)
     known = ", ".join(each.name for each in histories if each.name) or "none"
     raise NotFound(f'there is no source "{source}" in the vault; there is: {known}')

@@ -19,6 +19,7 @@ from streamd.catalog import objects
 from streamd.catalog.db import FILE_NAME, Catalog, put_value
 from streamd.catalog.journal import JournalHead, begin_blind, load_head, store_head
 from streamd.catalog.objects import ObjectState
+from streamd.catalog.suspicion import note
 from streamd.effects import Clock
 from streamd.errors import NotFound, VaultDamaged
 from streamd.format import checkpoint, layout, wire
@@ -29,6 +30,7 @@ from streamd.format.keys import Role
 from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.maintenance.checkpoint_due import CHECKPOINT_WANTED
 from streamd.maintenance.generations import read_doomed
+from streamd.maintenance.points import open_incident
 from streamd.model.entry import Dirent, FileVersion
 from streamd.model.ids import FID_EPOCH_SHIFT, ROOT_FID
 from streamd.model.record import SOURCE_KEY, Op, parse_dirent_key, parse_version_key
@@ -252,6 +254,9 @@ class _Rebuild:
                 _LOG.error("source-begins-anew", source=summary.info.name, what=what)
                 return False
             self._files += await self._catalog.write(_fill_tree, summary, state)
+        marks = await self._reader.marks(summary.id)
+        if (incident := open_incident(mark for _, mark in marks)) is not None:
+            await self._catalog.write(note, summary.info.name, incident)
         return True
 
     # -- head ------------------------------------------------------------------------------------

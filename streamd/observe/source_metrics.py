@@ -51,6 +51,12 @@ class SourceMetrics(MetricSet):
         self.unprotected_changes = self._gauge(
             "unprotected_changes", "Changes noticed and not yet captured.", (_SOURCE,)
         )
+        self.source_suspect = self._gauge(
+            "source_suspect",
+            "1 while the source is suspect: it was damaged in mass (encrypted, deleted), and"
+            " nothing of it is thinned until that is released.",
+            (_SOURCE,),
+        )
         self.files = self._gauge(
             "files",
             "Entries below the source by class; each is in exactly one. Excluded ones are those of"

@@ -37,6 +37,7 @@ _REMEDIES: Final = {
     "unreadable": "give streamd's user the right to read it, or exclude it",
     "io-error": "look at the kernel's log: the disk or its file system is damaged",
     "source-missing": "bring the path back, or take it out of the configuration",
+    "suspect": "streamd diff, restore what was lost; then streamd retention release SOURCE",
     "pending": "wait: it is captured with the next cut",
 }
 

@@ -16,6 +16,8 @@ A candidate is kept for any of these reasons, and all of them are given:
     hourly SLOT ...    it is the newest one of one of the N most recent slots of the class that
                        have a candidate at all: idle hours, days, ... do not use up the count
     hold until DAY     somebody asked to keep it (`streamd capture --name --hold`)
+    frozen             nothing else keeps it, but nothing of the source may go: it is suspect
+                       (`policy.suspicion`) until somebody says otherwise
 
 Slots are calendar slots in the policy's time zone; weeks are ISO weeks. A slot is identified by its
 first instant, so the hour that a clock change repeats is two slots.
@@ -40,7 +42,8 @@ CONTINUOUS: Final = "continuous"
 WINDOW_BASE: Final = "window-base"
 HOLD: Final = "hold"
 SLOT_CLASSES: Final = ("hourly", "daily", "weekly", "monthly", "yearly")
-CLASSES: Final = (NEWEST, CONTINUOUS, WINDOW_BASE, *SLOT_CLASSES, HOLD)
+FROZEN: Final = "frozen"
+CLASSES: Final = (NEWEST, CONTINUOUS, WINDOW_BASE, *SLOT_CLASSES, HOLD, FROZEN)
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -133,6 +136,11 @@ def decide(
         candidate, base = decisions[index]
         decisions[index] = Decision(candidate, (*base, *reasons))
     return tuple(decisions)
+
+
+def frozen(decisions: Iterable[Decision]) -> tuple[Decision, ...]:
+    """Return the decisions about a source of which nothing may go."""
+    return tuple(one if one.keep else one._replace(reasons=(FROZEN,)) for one in decisions)
 
 
 def classes_of(decision: Decision) -> tuple[str, ...]:

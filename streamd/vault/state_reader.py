@@ -21,7 +21,7 @@ from streamd.format.keys import KeySource, Role
 from streamd.format.segment import FIRST_PREVIOUS, Segment
 from streamd.model.entry import SourceInfo
 from streamd.model.ids import SourceId, WriterId, to_text
-from streamd.model.record import SOURCE_KEY, Gap, Mark, Op, Record
+from streamd.model.record import SOURCE_KEY, Gap, Incident, Op, Record
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.documents import utc_text
@@ -33,7 +33,7 @@ from streamd.vault.tree_state import TreeState
 from streamd.vault.vault import Vault
 
 _GAP: Final = msgspec.msgpack.Decoder(Gap)
-_MARK: Final = msgspec.msgpack.Decoder(Mark)
+_MARK: Final = msgspec.msgpack.Decoder(Incident)  # every mark can be read as one
 _INFO: Final = msgspec.msgpack.Decoder(SourceInfo)
 _PAGE_WINDOW: Final = 256  # checkpoint pages held in memory when they are wanted in order
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class SourceSummary(msgspec.Struct, frozen=True):
 class _Timeline(msgspec.Struct):
     info: SourceInfo | None = None
     gaps: list[Gap] = field(default_factory=list)
-    marks: list[tuple[int, Mark]] = field(default_factory=list)
+    marks: list[tuple[int, Incident]] = field(default_factory=list)
 
     def add(self, at_us: int, record: Record) -> None:
         """Note a record that says something of the source itself."""
@@ -182,7 +182,7 @@ class StateReader:
         """Return the gaps that the journal declares, in the order of their records."""
         return (await self._timeline(source)).gaps
 
-    async def marks(self, source: str | SourceId) -> list[tuple[int, Mark]]:
+    async def marks(self, source: str | SourceId) -> list[tuple[int, Incident]]:
         """Return the named points in the journal: (instant, mark), oldest first."""
         return (await self._timeline(source)).marks
 

@@ -6,7 +6,6 @@ STREAMD_RENAMES (default 2,000; 1,000,000 for acceptance) is the size of the ren
 import fcntl
 import itertools
 import os
-import shutil
 import signal
 import struct
 import subprocess
@@ -278,39 +277,3 @@ def test_t_f9_what_may_not_be_read_is_told_and_the_rest_is_captured(tmp_path) ->
         (tree / "closed").chmod(0o755)
         run("capture")
         assert run("cat", "tree:closed/inside") == "x"
-
-
-@pytest.mark.timeout(240)
-def test_t_f11_mass_encryption_and_deletion_are_captured_and_take_nothing_from_before(
-    tmp_path,
-) -> None:
-    tree = tmp_path / "tree"
-    for number in range(300):
-        (tree / str(number % 10)).mkdir(parents=True, exist_ok=True)
-        (tree / str(number % 10) / f"{number}.txt").write_text(f"precious {number}\n" * 50)
-    before = listing(tree)
-    with Daemon(tmp_path / "streamd", tree) as daemon:
-        daemon.init()
-        daemon.start()
-        daemon.wait_protected()
-        time.sleep(0.1)
-        good_us = now_us()
-        time.sleep(0.1)
-        for path in sorted(tree.rglob("*.txt")):
-            path.write_bytes(os.urandom(path.stat().st_size))
-            path.rename(path.with_suffix(".locked"))
-        daemon.wait_protected()
-        encrypted_us = now_us()
-        encrypted = listing(tree)
-        shutil.rmtree(tree / "1")
-        for path in tree.rglob("*.locked"):
-            path.unlink()
-        daemon.wait_protected()
-        daemon.command("retention", "run")
-        daemon.stop()
-        daemon.restore(tmp_path / "good", at=good_us)
-        daemon.restore(tmp_path / "encrypted", at=encrypted_us)
-        daemon.restore(tmp_path / "now")
-    assert difference(before, listing(tmp_path / "good")) == []
-    assert difference(encrypted, listing(tmp_path / "encrypted")) == []
-    assert difference(listing(tree), listing(tmp_path / "now")) == []

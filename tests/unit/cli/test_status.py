@@ -17,10 +17,12 @@ from streamd.daemon.control import ControlServer
 from streamd.daemon.status import (
     DaemonStatus,
     DestinationStatus,
+    IncidentStatus,
     ProblemsReport,
     ReloadReport,
     SourceStatus,
     WatchLine,
+    incident_problem,
     overall_state,
     problem_line,
     verdict,
@@ -311,3 +313,22 @@ def test_the_worst_watches_come_first_and_very_many_are_cut() -> None:
     lines = watch_lines(watches)
     assert lines[0] == WatchLine(path="/499", mode="polling", why="no room")
     assert len(lines) == 200
+
+
+def test_a_suspect_source_comes_first_is_incomplete_and_says_what_to_do() -> None:
+    incident = IncidentStatus(reason="encrypted", files=1234, before_us=NOW_US - 60_000_000)
+    sources = (source("calm", lag=9.0), source("hit", incident=incident))
+    assert [one.name for one in worst_first(sources)] == ["hit", "calm"]
+    assert overall_state(sources) == "incomplete"
+    shown = screen(status(*sources))
+    assert "hit: SUSPECT: 1,234 files encrypted since 1 min" in shown
+    assert "streamd retention release hit" in shown
+
+
+def test_a_suspect_source_is_a_problem() -> None:
+    incident = IncidentStatus(reason="deleted", files=200, before_us=NOW_US)
+    line = incident_problem(source("hit", incident=incident))
+    assert line is not None
+    assert (line.path, line.reason, line.detail) == ("/srv/hit", "suspect", "200 files deleted")
+    assert "release" in line.remedy
+    assert incident_problem(source("calm")) is None

@@ -1,0 +1,50 @@
+"""Only what is suspect can be released, and a request that makes no sense is refused."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from streamd.catalog.db import Catalog
+from streamd.catalog.suspicion import note
+from streamd.catalog.tree import load_source
+from streamd.daemon.incidents import IncidentWatch
+from streamd.daemon.meters import Meters
+from streamd.daemon.releasing import release, release_args
+from streamd.errors import NotFound, UsageInvalid
+from streamd.model.ids import SourceId
+from streamd.model.record import SUSPECT, Incident
+
+INCIDENT = Incident("before-incident", kind=SUSPECT, point_us=7, reason="deleted", file_count=200)
+
+
+@pytest.fixture
+def host(tmp_path):
+    catalog = Catalog(str(tmp_path))
+    yield SimpleNamespace(catalog=catalog)
+    catalog.close()
+
+
+@pytest.mark.asyncio
+async def test_a_source_that_is_not_suspect_cannot_be_released(host) -> None:
+    with pytest.raises(NotFound, match="not suspect"):
+        await release(host, release_args("web", 0))
+    await host.catalog.write(load_source, "web", SourceId(bytes(16)))
+    await host.catalog.write(note, "web", INCIDENT)
+    with pytest.raises(NotFound):  # nothing of it was ever recorded
+        await release(host, release_args("web", 0))
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("seconds", [-1, "7d", None])
+async def test_a_hold_is_a_number_of_seconds(host, seconds) -> None:
+    with pytest.raises(UsageInvalid, match="hold_seconds"):
+        await release(host, release_args("web", seconds))
+
+
+def test_an_incident_is_told_once_and_shown_while_it_lasts(capsys) -> None:
+    meters = Meters()
+    watch, gauge = IncidentWatch("web", meters), meters.metrics.source_suspect.labels("web")
+    for incident, shown in [(None, 0), (INCIDENT, 1), (INCIDENT, 1), (None, 0), (INCIDENT, 1)]:
+        watch.saw(incident)
+        assert gauge._value.get() == shown
+    assert capsys.readouterr().out.count("source-suspect") == 2
