@@ -10,6 +10,7 @@ import sys
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,8 @@ def ask(server: str, path: str, **parameters: str) -> Any:
         with urllib.request.urlopen(url, timeout=10) as response:
             return json.load(response)["data"]
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.SERVICE_UNAVAILABLE:
+            raise  # it is starting: an OSError like the refused connection before
         pytest.fail(f"{parameters}: {error.read().decode()}")
 
 

@@ -42,9 +42,15 @@ async def test_a_hold_is_a_number_of_seconds(host, seconds) -> None:
 
 
 def test_an_incident_is_told_once_and_shown_while_it_lasts(capsys) -> None:
-    meters = Meters()
-    watch, gauge = IncidentWatch("web", meters), meters.metrics.source_suspect.labels("web")
-    for incident, shown in [(None, 0), (INCIDENT, 1), (INCIDENT, 1), (None, 0), (INCIDENT, 1)]:
+    shown_as: list[tuple[str, bool]] = []
+
+    class Shown(Meters):
+        def suspect(self, source: str, *, is_suspect: bool) -> None:
+            super().suspect(source, is_suspect=is_suspect)
+            shown_as.append((source, is_suspect))
+
+    watch = IncidentWatch("web", Shown())
+    for incident in (None, INCIDENT, INCIDENT, None, INCIDENT):
         watch.saw(incident)
-        assert gauge._value.get() == shown
+    assert shown_as == [("web", each) for each in (False, True, True, False, True)]
     assert capsys.readouterr().out.count("source-suspect") == 2
