@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.client_reqrep import ConnectionKey
+from aiohttp.connector import Connection
 from azure.core.pipeline.transport import AioHttpTransport
 
 from streamd.errors import ConfigInvalid
@@ -141,6 +143,23 @@ async def _take(rate: ByteRate, size_bytes: int) -> None:
         deadline.reschedule(when + loop.time() - began)
 
 
+class _NewestFirst(aiohttp.TCPConnector):
+    """Uses the connection again that rested the shortest, so that those of a busy minute grow old.
+
+    Left alone, aiohttp takes the one that rested the longest. A request every few seconds is then
+    enough to keep as many connections as a verification or a backlog ever opened, each with 0.3 to
+    0.6 MiB of buffers of the TLS layer (measured with 17: 11 MiB), for as long as the daemon runs.
+    """
+
+    async def _get(
+        self, key: ConnectionKey, traces: list[aiohttp.tracing.Trace]
+    ) -> Connection | None:
+        idle = self._conns.get(key)  # the oldest is on the left, and taken from there
+        if idle:
+            idle.rotate(1)
+        return await super()._get(key, traces)
+
+
 def tls_context(ca_file: str | None) -> ssl.SSLContext:
     """Return the one context for all connections; reads files, so not on the event loop.
 
@@ -160,7 +179,7 @@ def new_session(context: ssl.SSLContext, *, trust_environment: bool) -> aiohttp.
     `trust_environment` lets HTTPS_PROXY and NO_PROXY decide about a proxy.
     """
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(
+        connector=_NewestFirst(
             ssl=context, limit=_CONNECTIONS_MAX, keepalive_timeout=_KEEPALIVE_SECONDS
         ),
         trust_env=trust_environment,
