@@ -96,7 +96,8 @@ static void add_term(uint64_t total[4], const char *key, Py_ssize_t key_size, co
 
 PyDoc_STRVAR(sum_terms_doc,
              "sum_terms(records)\n--\n\n"
-             "Return the sum of the terms of records (op, key, value), 32 bytes, little-endian.");
+             "Return the sum of the terms of records (op, key, value), or of rows (key, value):\n"
+             "32 bytes, little-endian.");
 
 static PyObject *sum_terms(PyObject *self, PyObject *records) {
     uint64_t total[4] = {0};
@@ -109,18 +110,53 @@ static PyObject *sum_terms(PyObject *self, PyObject *records) {
     for (Py_ssize_t i = 0; i < PyList_GET_SIZE(records); i++) {
         PyObject *record = PyList_GET_ITEM(records, i);
         char *key, *value;
-        Py_ssize_t key_size, value_size;
-        if (!PyTuple_Check(record) || PyTuple_GET_SIZE(record) != 3) {
-            PyErr_SetString(PyExc_TypeError, "a record is (op, key, value)");
+        Py_ssize_t key_size, value_size, size = PyTuple_Check(record) ? PyTuple_GET_SIZE(record) : 0;
+        if (size != 2 && size != 3) {
+            PyErr_SetString(PyExc_TypeError, "a record is (op, key, value), a row (key, value)");
             return NULL;
         }
-        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(record, 1), &key, &key_size) ||
-            PyBytes_AsStringAndSize(PyTuple_GET_ITEM(record, 2), &value, &value_size))
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(record, size - 2), &key, &key_size) ||
+            PyBytes_AsStringAndSize(PyTuple_GET_ITEM(record, size - 1), &value, &value_size))
             return NULL;
         add_term(total, key, key_size, value, value_size);
     }
     for (int i = 0; i < BLAKE3_OUT_LEN; i++) out[i] = (uint8_t)(total[i / 8] >> (8 * (i % 8)));
     return PyBytes_FromStringAndSize((const char *)out, BLAKE3_OUT_LEN);
+}
+
+/* -- pages of a checkpoint ---------------------------------------------------------------------- */
+
+PyDoc_STRVAR(page_end_doc,
+             "page_end(rows, start, average)\n--\n\n"
+             "Return the number of the first row from `start` on whose key ends a page, -1: none.");
+
+static PyObject *page_end(PyObject *self, PyObject *args) {
+    PyObject *rows;
+    Py_ssize_t start;
+    unsigned average;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "O!nI", &PyList_Type, &rows, &start, &average)) return NULL;
+    if (start < 0 || !average) {
+        PyErr_SetString(PyExc_ValueError, "a start or an average cannot be that");
+        return NULL;
+    }
+    for (Py_ssize_t i = start; i < PyList_GET_SIZE(rows); i++) {
+        PyObject *row = PyList_GET_ITEM(rows, i);
+        blake3_hasher hasher;
+        uint8_t out[2];
+        char *key;
+        Py_ssize_t size;
+        if (!PyTuple_Check(row) || PyTuple_GET_SIZE(row) != 2) {
+            PyErr_SetString(PyExc_TypeError, "a row is (key, value)");
+            return NULL;
+        }
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(row, 0), &key, &size)) return NULL;
+        blake3_hasher_init(&hasher);
+        blake3_hasher_update(&hasher, key, (size_t)size);
+        blake3_hasher_finalize(&hasher, out, sizeof out);
+        if ((out[0] | (unsigned)out[1] << 8) % average == 0) return PyLong_FromSsize_t(i);
+    }
+    return PyLong_FromLong(-1);
 }
 
 /* -- MessagePack, the shortest form of each value ----------------------------------------------- */
@@ -372,6 +408,7 @@ static PyObject *new_records(PyObject *self, PyObject *args) {
 static PyMethodDef methods[] = {
     {"chunk_ids", chunk_ids, METH_VARARGS, chunk_ids_doc},
     {"sum_terms", sum_terms, METH_O, sum_terms_doc},
+    {"page_end", page_end, METH_VARARGS, page_end_doc},
     {"versions", versions, METH_VARARGS, versions_doc},
     {"new_records", new_records, METH_VARARGS, new_records_doc},
     {NULL, NULL, 0, NULL},

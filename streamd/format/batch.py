@@ -5,7 +5,7 @@ they are built, give the same bytes. They spare a capture most of what the inter
 file, and `chunk_ids` gives its lock away once a batch instead of once a file.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -19,6 +19,7 @@ from streamd.model.record import dirent_key, version_key
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 
 Record = tuple[int, bytes, bytes]  # op, key, value
+Row = tuple[bytes, bytes]  # key, value
 Content = Sequence[tuple[bytes | None, int, int]]  # pieces: id, where they were read, size
 NewFile = tuple[int, bytes, int, int, bytes]  # directory, name, file, type, version
 
@@ -46,14 +47,22 @@ def chunk_ids_singly(
     ]
 
 
-def sum_terms_singly(records: list[Record]) -> bytes:
+def sum_terms_singly(records: list[Record] | list[Row]) -> bytes:
     """Return the sum of the state sum's terms of records, as 32 bytes."""
-    return state_sum.to_bytes(sum(state_sum.term(key, value) for _, key, value in records))
+    return state_sum.to_bytes(sum(state_sum.term(key, value) for *_, key, value in records))
 
 
-def sum_rows(rows: Iterable[tuple[bytes, bytes]]) -> int:
+def sum_rows(rows: list[Row]) -> int:
     """Return what these live keys add to the state sum, modulo 2^256."""
-    return int.from_bytes(sum_terms([(0, key, value) for key, value in rows]), "little")
+    return int.from_bytes(sum_terms(rows), "little")
+
+
+def page_end_singly(rows: list[Row], start: int, average: int) -> int:
+    """Return the number of the first row from `start` on whose key ends a page; -1: none does."""
+    for number in range(start, len(rows)):
+        if int.from_bytes(blake3(rows[number][0]).digest()[:2], "little") % average == 0:
+            return number
+    return -1
 
 
 def versions_singly(
@@ -133,15 +142,31 @@ def new_records_singly(op: int, files: list[NewFile]) -> list[Record]:
 
 def _load() -> tuple[
     ChunkIds,
-    Callable[[list[Record]], bytes],
+    Callable[[list[Record] | list[Row]], bytes],
     Versions,
     Callable[[int, list[NewFile]], list[Record]],
+    Callable[[list[Row], int, int], int],
 ]:
+    singly = (
+        chunk_ids_singly,
+        sum_terms_singly,
+        versions_singly,
+        new_records_singly,
+        page_end_singly,
+    )
     try:
-        from streamd.format import _batch
+        from streamd.format import _batch as compiled
     except ImportError:  # not built: there was no compiler
-        return chunk_ids_singly, sum_terms_singly, versions_singly, new_records_singly
-    return _batch.chunk_ids, _batch.sum_terms, _batch.versions, _batch.new_records
+        return singly
+    if not hasattr(compiled, "page_end"):  # built from an older batch.c
+        return singly
+    return (
+        compiled.chunk_ids,
+        compiled.sum_terms,
+        compiled.versions,
+        compiled.new_records,
+        compiled.page_end,
+    )
 
 
-chunk_ids, sum_terms, versions, new_records = _load()
+chunk_ids, sum_terms, versions, new_records, page_end = _load()

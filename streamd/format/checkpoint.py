@@ -18,6 +18,7 @@ import msgspec
 from streamd.effects import Entropy
 from streamd.errors import VaultDamaged
 from streamd.format import crypto, envelope, layout, wire
+from streamd.format.batch import page_end
 from streamd.format.crypto import Buffer
 from streamd.format.envelope import Header, Kind, SectionDraft, Signer, VerifyKey
 from streamd.format.keys import KeyChain, KeySource, Session
@@ -67,22 +68,13 @@ _ROOT: Final = msgspec.msgpack.Decoder(CheckpointRoot)
 
 def split_pages(rows: Iterable[Row]) -> Iterator[list[Row]]:
     """Cut sorted rows into pages."""
-    digest, number = crypto.digest, int.from_bytes
     rest = iter(rows)
-    while page := list(islice(rest, PAGE_MIN)):
-        if len(page) == PAGE_MIN and not _ends_page(page[-1][0]):
-            for row in rest:
-                page.append(row)
-                # as `_ends_page`: this is asked for nearly every row
-                if number(digest(row[0])[:2], "little") % PAGE_AVERAGE == 0:
-                    break
-                if len(page) >= PAGE_MAX:
-                    break
-        yield page
-
-
-def _ends_page(key: bytes) -> bool:
-    return int.from_bytes(crypto.digest(key)[:2], "little") % PAGE_AVERAGE == 0
+    held = list(islice(rest, PAGE_MAX))
+    while held:
+        count = page_end(held, PAGE_MIN - 1, PAGE_AVERAGE) + 1 or len(held)
+        yield held[:count]
+        del held[:count]
+        held += islice(rest, count)
 
 
 def encode_page(page: Sequence[Row]) -> bytes:

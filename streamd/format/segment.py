@@ -76,9 +76,9 @@ class Segment(msgspec.Struct, frozen=True):
         records = wire.decode(_RECORDS, self.envelope.plain("j", secret_for), "the journal section")
         if len(records) > RECORDS_MAX:
             raise VaultDamaged("a segment has too many records")
-        last = 0
+        last, source_count = 0, len(self.sources)
         for record in records:
-            if record.dt_us < last or not NO_SOURCE <= record.source_ix < len(self.sources):
+            if record.dt_us < last or not NO_SOURCE <= record.source_ix < source_count:
                 raise VaultDamaged("the records are out of order or name no source")
             last = record.dt_us
         return records

@@ -21,7 +21,7 @@ from streamd.format.keys import Role
 from streamd.maintenance.claims import Claims
 from streamd.model.entry import FileVersion
 from streamd.model.ids import SourceId
-from streamd.model.record import Op, Record, StateSum, parse_version_key
+from streamd.model.record import Op, Record, StateSum, is_version_key
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.parallel import in_thread
 
@@ -207,8 +207,8 @@ class LiveSet:
 
 
 def _is_version(record: Record) -> bool:
-    return record.op == _SET and parse_version_key(record.key) is not None
+    return record.op == _SET and is_version_key(record.key)
 
 
 def _versions_of(rows: Iterable[Row]) -> Iterator[bytes]:
-    return (value for key, value in rows if parse_version_key(key) is not None)
+    return (value for key, value in rows if is_version_key(key))

@@ -7,7 +7,8 @@ from the vault and summed again, and what its rows refer to is marked as needed 
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
+from operator import ge
 from typing import Final
 
 import msgspec
@@ -143,7 +144,8 @@ async def _prove(reader: StateReader, name: BlobName, root: CheckpointRoot, live
 
 
 def _sum_and_mark(rows: list[Row], live: LiveSet) -> int:
-    if any(first[0] >= second[0] for first, second in pairwise(rows)):
+    keys = [key for key, _ in rows]
+    if any(map(ge, keys, islice(keys, 1, None))):
         raise VaultDamaged("a checkpoint page has a key twice, or not in order")
     live.add_rows(rows)
     return batch.sum_rows(rows)

@@ -111,6 +111,11 @@ def parse_dirent_key(key: bytes) -> tuple[Fid, bytes] | None:
     return Fid(int.from_bytes(key[1:_DIRENT_NAME_AT], "big")), key[_DIRENT_NAME_AT:]
 
 
+def is_version_key(key: bytes) -> bool:
+    """Return whether `key` is that of a file version."""
+    return len(key) == _DIRENT_NAME_AT and key[:1] == _VERSION
+
+
 def parse_version_key(key: bytes) -> Fid | None:
     """Return the fid if `key` is that of a file version, else None."""
     if key[:1] != _VERSION or len(key) != _DIRENT_NAME_AT:

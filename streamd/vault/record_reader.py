@@ -131,14 +131,8 @@ class RecordReader:
         async for head, records in in_waves(heads, self._journal.records_of, width=_WIDTH):
             if isinstance(records, Exception):
                 continue
-            for record in of_source(records, head.sources.index(self._source)):
-                is_wanted = (
-                    prefixes is None
-                    or record.op not in _STATE_OPS
-                    or record.key.startswith(tuple(prefixes))
-                )
-                if is_wanted:
-                    yield head.start_us + record.dt_us, record
+            for record in _wanted(of_source(records, head.sources.index(self._source)), prefixes):
+                yield head.start_us + record.dt_us, record
 
 
 def of_source(records: Sequence[Record], number: int) -> list[Record]:
@@ -148,6 +142,18 @@ def of_source(records: Sequence[Record], number: int) -> list[Record]:
         for record in records
         if record.source_ix == number
         or (record.source_ix == NO_SOURCE and record.op in (Op.GAP, Op.MARK))
+    ]
+
+
+def _wanted(records: list[Record], prefixes: Sequence[bytes] | None) -> list[Record]:
+    """Return the records but for changes of keys that begin otherwise."""
+    if prefixes is None:
+        return records
+    beginnings = tuple(prefixes)
+    return [
+        record
+        for record in records
+        if record.op not in _STATE_OPS or record.key.startswith(beginnings)
     ]
 
 

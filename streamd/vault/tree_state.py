@@ -150,7 +150,7 @@ class TreeState:
             return
         before = self._rows.change(pending)
         fresh = [(key, value) for key, value in pending.items() if value is not None]
-        self._total += batch.sum_rows(fresh) - batch.sum_rows(before.items())
+        self._total += batch.sum_rows(fresh) - batch.sum_rows(list(before.items()))
         self._count += len(fresh) - len(before)
 
     # -- reading ---------------------------------------------------------------------------------

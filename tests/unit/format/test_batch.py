@@ -165,4 +165,33 @@ def test_without_a_compiler_python_does_it(monkeypatch):
         batch.sum_terms_singly,
         batch.versions_singly,
         batch.new_records_singly,
+        batch.page_end_singly,
     )
+
+
+ROWS = st.lists(st.tuples(st.binary(max_size=70), st.binary(max_size=300)), max_size=60)
+
+
+@given(ROWS, st.integers(0, 70), st.integers(1, 40))
+def test_a_page_ends_at_the_same_row_and_rows_have_the_same_sum(rows, start, average):
+    assert batch.page_end(rows, start, average) == batch.page_end_singly(rows, start, average)
+    assert batch.sum_terms(rows) == batch.sum_terms_singly(rows)
+    assert batch.sum_terms(rows) == batch.sum_terms([(0, *row) for row in rows])
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ((), 0, 1),
+        ([()], 0, 1),
+        ([b"ab"], 0, 1),
+        ([("a", b"")], 0, 1),
+        ([(b"", b"")], -1, 1),
+        ([(b"", b"")], 0, 0),
+    ],
+)
+def test_what_cannot_be_rows_is_refused(given):
+    with pytest.raises((TypeError, ValueError)):
+        batch.page_end(*given)
+    with pytest.raises(TypeError):
+        batch.sum_terms([(b"",)])

@@ -5,7 +5,7 @@ import pytest
 from golden.materials import fixed, key_chain
 
 from streamd.errors import VaultDamaged
-from streamd.format import checkpoint, chunklist
+from streamd.format import batch, checkpoint, chunklist
 from streamd.format.checkpoint import split_pages
 from streamd.format.chunker import GENERAL, SMALL_FILE_MAX, Cutter
 from streamd.format.chunklist import DIRECT_MAX, decode_page, paginate
@@ -72,6 +72,36 @@ def test_a_page_without_a_boundary_is_cut_by_length() -> None:
         if int.from_bytes(checkpoint.crypto.digest(key)[:2], "little") % 512
     )  # fmt: skip
     assert [len(page) for page in split_pages([(key, b"")] * 5000)] == [4096, 904]
+
+
+def cut_one_by_one(rows: list[tuple[bytes, bytes]]) -> list[list[tuple[bytes, bytes]]]:
+    """Return the pages by the words of the format: row after row."""
+    pages: list[list[tuple[bytes, bytes]]] = [[]]
+    for row in rows:
+        pages[-1].append(row)
+        ends = int.from_bytes(checkpoint.crypto.digest(row[0])[:2], "little") % 512 == 0
+        if (len(pages[-1]) >= 64 and ends) or len(pages[-1]) == 4096:
+            pages.append([])
+    return [page for page in pages if page]
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 4095, 4096, 4097, 20_000])
+@pytest.mark.parametrize("how", ["compiled", "singly"])
+def test_pages_are_cut_by_the_words_of_the_format(
+    count: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if how == "singly":
+        monkeypatch.setattr(checkpoint, "page_end", batch.page_end_singly)
+    ends = [
+        key
+        for key in (b"%d" % i for i in range(5000))
+        if checkpoint.page_end([(key, b"")], 0, 512) == 0
+    ]
+    rows = [(b"%08d" % i, b"") for i in range(count)]
+    for ending in (62, 63, 64, 200):  # as a first page ends, and just does not
+        some = [*rows[:ending], (ends[0], b""), *rows[ending:]]
+        assert list(split_pages(iter(some))) == cut_one_by_one(some)
+    assert list(split_pages(iter(rows))) == cut_one_by_one(rows)
 
 
 def test_a_file_cut_in_one_piece_keeps_to_the_profile() -> None:
