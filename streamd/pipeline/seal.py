@@ -29,7 +29,6 @@ from streamd.pipeline.channel import LIVE
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import Found, Trouble
 from streamd.pipeline.sampling import FLAGS
-from streamd.policy.following import known_cuts
 from streamd.policy.texture import Texture
 from streamd.sources.port import Outcome, Piece, ReadResult
 from streamd.vault.writer import VaultWriter
@@ -193,10 +192,8 @@ class Sealer:
     @staticmethod
     def cuts_of(key: bytes, result: ReadResult) -> Cuts | None:
         """Return what is to be remembered of how a large file was cut."""
-        if not key or result.is_derived:
-            return None
-        runs = [(chunk_id, size) for chunk_id, _, size in result.pieces]
-        return Cuts(key, known_cuts(runs, uncut=result.tail_count).encoded())
+        is_of_use = key and result.cuts and not result.is_derived
+        return Cuts(key, result.cuts) if is_of_use else None
 
     # -- entries ---------------------------------------------------------------------------------
 

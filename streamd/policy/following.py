@@ -1,66 +1,91 @@
 """Cut a file where it was cut the last time, as long as it still is what it was.
 
-A cut depends on nothing but the bytes since the cut before. So if a chunk begins at a place, and
-what is there is a chunk as it was cut by its content once, then looking for its end again finds the
-same end: it need not be looked for. The id, which is needed anyway, says whether it is the same.
-Where it is not, content is cut as if nothing were known, until a known chunk turns up: behind data
-that was changed, inserted or removed the old cuts are true again, at other places of the file.
+Whether content is cut at a place depends on the bytes since the cut before, and on the one byte
+that follows. So if a chunk begins at a place, and what is there is a chunk as it was cut by its
+content once, and the same byte follows, then looking for its end again finds the same end: it
+need not be looked for. The id, which is needed anyway, says whether it is the same. Where it is
+not, content is cut as if nothing were known, until a known chunk turns up: behind data that was
+changed, inserted or removed the old cuts are true again, at other places of the file.
 
 So the cuts are those that looking finds, whatever is known (`test_cutting_along.py`).
 """
 
 from array import array
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-MARK_SIZE: Final = 8  # of an id: enough to tell chunks, and an error would only cut elsewhere
+MARK_SIZE: Final = 7  # of an id: enough to tell chunks, and an error would only cut elsewhere
+LOOK_AHEAD: Final = 2  # bytes behind a cut that have to be there: they are looked at in pairs
 CHUNKS_MAX: Final = 1 << 20  # of one file: what comes after them is cut anew
+_ROW: Final = MARK_SIZE + 1
 _WINDOW: Final = 4096  # known chunks among which one that turned up is looked for: about 1 GiB
 _STRIDE: Final = 1024
 _NOTHING: Final = bytes(MARK_SIZE)
 
 
 class KnownCuts(NamedTuple):
-    """How a file was cut: the size and the mark of each run, in order.
+    """How a file was cut: of each run, in order, the size, the mark, and the first byte.
 
     A mark of zeros: a hole, or something that was not cut by its content.
     """
 
     sizes: "array[int]"
-    marks: bytes
+    marks: bytes  # mark and first byte, side by side
 
     def encoded(self) -> bytes:
         """Return it in the form that `decode` takes."""
         return self.sizes.tobytes() + self.marks
 
 
-def known_cuts(runs: Sequence[tuple[bytes | None, int]], *, uncut: int) -> KnownCuts:
-    """Return how a file was cut whose runs are (id, None for a hole; size).
+class Notes:
+    """Takes notes of how a file is cut, while it is."""
 
-    What ends at a hole or at the end of the file was not cut by its content, nor are the last
-    `uncut` runs.
-    """
-    marks: list[bytes] = []
-    sizes = array("Q")
-    for chunk_id, size in runs[:CHUNKS_MAX]:
-        if chunk_id is None and marks:
-            marks[-1] = _NOTHING
-        marks.append(_NOTHING if chunk_id is None else chunk_id[:MARK_SIZE])
-        sizes.append(size)
-    ends = max(uncut, 1) - (len(runs) - len(marks))
-    for at in range(max(len(marks) - ends, 0), len(marks)):
-        marks[at] = _NOTHING
-    return KnownCuts(sizes, b"".join(marks))
+    def __init__(self) -> None:
+        self._sizes = array("Q")
+        self._marks = bytearray()
+        self._left_out = 0
+
+    def add(self, chunk_id: bytes | None, first: int, size: int) -> None:
+        """Note the next run: its id, None for a hole; its first byte; its size."""
+        if len(self._sizes) >= CHUNKS_MAX:
+            self._left_out += 1
+            return
+        if chunk_id is None:
+            self._spoil(1)
+        self._sizes.append(size)
+        self._marks += _NOTHING if chunk_id is None else chunk_id[:MARK_SIZE]
+        self._marks.append(first)
+
+    def known(self, *, uncut: int) -> KnownCuts:
+        """Return how the file was cut, of which the last `uncut` runs were not by their content.
+
+        Nor was what ends at a hole or at the end of the file.
+        """
+        self._spoil(max(uncut - self._left_out, 1))
+        return KnownCuts(self._sizes, bytes(self._marks))
+
+    def _spoil(self, count: int) -> None:
+        """The last `count` runs were not cut by their content."""
+        last = len(self._sizes)
+        for at in range(max(last - count, 0), last):
+            self._marks[at * _ROW : at * _ROW + MARK_SIZE] = _NOTHING
 
 
 def decode(data: bytes) -> KnownCuts:
     """Return what `encoded` wrote; nothing known if it is something else."""
-    count, rest = divmod(len(data), 8 + MARK_SIZE)
+    count, rest = divmod(len(data), 8 + _ROW)
     if rest:
         return KnownCuts(array("Q"), b"")
     sizes = array("Q")
     sizes.frombytes(data[: count * 8])
     return KnownCuts(sizes, data[count * 8 :])
+
+
+class Guess(NamedTuple):
+    """What may begin at a place: a chunk of that size and mark, and what comes after it."""
+
+    size: int
+    mark: bytes
+    next: int  # the first byte
 
 
 class Follower:
@@ -78,8 +103,8 @@ class Follower:
         self._ahead: dict[bytes, int] = {}  # runs of a window by their marks
         self._base = 0  # where that begins
 
-    def guess(self, at: int) -> tuple[int, bytes] | None:
-        """Return size and mark of the chunk that may begin at `at`; None if nothing is known.
+    def guess(self, at: int) -> Guess | None:
+        """Return the chunk that may begin at `at`; None if nothing is known.
 
         `at` does not go back.
         """
@@ -90,7 +115,9 @@ class Follower:
         if self._next == len(sizes) or self._place != at:
             return None
         mark = self._mark(self._next)
-        return None if mark == _NOTHING else (sizes[self._next], mark)
+        if mark == _NOTHING or self._next + 1 == len(sizes):
+            return None
+        return Guess(sizes[self._next], mark, self._marks[(self._next + 2) * _ROW - 1])
 
     def follow(self) -> None:
         """What was guessed is there."""
@@ -117,4 +144,4 @@ class Follower:
         self._ahead = {mark: at for mark, at in marks if mark != _NOTHING}
 
     def _mark(self, at: int) -> bytes:
-        return self._marks[at * MARK_SIZE : (at + 1) * MARK_SIZE]
+        return self._marks[at * _ROW : at * _ROW + MARK_SIZE]

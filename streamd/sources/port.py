@@ -160,6 +160,7 @@ class ReadResult(msgspec.Struct, gc=False):
     detail: str = ""  # what to say about it in the log
     is_ordinary: bool = False  # a regular file of data only, and all else as above says
     texture: Texture = Texture.PLAIN  # of the content; filled in by the pipeline
+    cuts: bytes = b""  # of a large file: how it is cut now, see `ReadRequest.cuts`
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
-from streamd.policy.following import MARK_SIZE, Follower
+from streamd.policy.following import LOOK_AHEAD, MARK_SIZE, Follower, Guess
 from streamd.policy.growing import piece_sizes
 from streamd.sources.port import Piece, Tail
 
@@ -109,14 +109,14 @@ class Chunking:
         pieces: list[Piece] = []
         while start < end:
             guess, tried = follower.guess(at), None
-            if guess is not None:
-                size, mark = guess
-                if size <= end - start:
-                    tried = Piece(self.hasher(arena[start : start + size]), start, size)
-                    if tried.id is not None and tried.id[:MARK_SIZE] == mark:
+            if guess is not None and guess.size <= _STRETCH:  # no chunk is larger
+                behind = start + guess.size
+                if behind + LOOK_AHEAD <= end:
+                    tried = Piece(self.hasher(arena[start:behind]), start, guess.size)
+                    if _is_as_guessed(tried, arena[behind], guess):
                         follower.follow()
                         pieces.append(tried)
-                        start, at = start + size, at + size
+                        start, at = behind, at + guess.size
                         continue
                 elif not final:
                     break
@@ -166,6 +166,10 @@ class Chunking:
             pieces.append(Piece(self.hasher(arena[start : start + size]), start, size))
             start += size
         return pieces
+
+
+def _is_as_guessed(tried: Piece, following: int, guess: Guess) -> bool:
+    return tried.id is not None and (tried.id[:MARK_SIZE], following) == guess[1:]
 
 
 class Extent(NamedTuple):

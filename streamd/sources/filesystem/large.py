@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from streamd.effects import Clock
-from streamd.policy.following import Follower, decode
+from streamd.policy.following import Follower, Notes, decode
 from streamd.sources.filesystem import native, sqlite
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
@@ -68,6 +68,7 @@ class LargeFile:
         self._live = -1  # the file itself; `_fd` is what is read: it, a clone or a copy of it
         self._buffers: list[bytearray] = []  # used in turn, as whoever seals lets go of them
         self._follower = Follower(decode(request.cuts)) if request.cuts else None
+        self._notes = Notes()
         self._tail = b""  # data of a chunk that is not finished yet
         self._extents: Iterator[Extent] = iter(())
         self._extent = Extent(0, 0, hole=False)
@@ -166,6 +167,8 @@ class LargeFile:
         except OSError as error:
             self._fail(error)
             return None
+        for chunk_id, offset, size in pieces:
+            self._notes.add(chunk_id, 0 if chunk_id is None else arena[offset], size)
         return (arena, pieces) if pieces else None
 
     def _fill(self) -> tuple[memoryview, list[Piece]]:
@@ -281,6 +284,7 @@ class LargeFile:
             content_size=self._done,
             is_derived=self._is_derived,
             tail_count=self._tail_count,
+            cuts=self._notes.known(uncut=self._tail_count).encoded(),
         )
 
     def close(self) -> None:
