@@ -42,6 +42,7 @@ def test_an_unmounted_source_is_missing_until_something_is_there_again(tmp_path)
             wait_for(daemon, "source-missing")
             time.sleep(6)  # longer than between two looks
             assert daemon.command("cat", "tree:precious") == "one"
+            assert daemon.facts("status", codes=(3,))["sources"][0]["incident"] is None
         # Another one, and empty. The first takes the number of the device, which would be used again.
         with mounted(tmp_path / "n", "-t", "tmpfs", "x"), mounted(tree, "-t", "tmpfs", "none"):
             assert tree.stat().st_dev != device

@@ -53,6 +53,7 @@ async def test_a_run_drops_nothing_of_a_suspect_source_and_says_why(host) -> Non
     before, names = await points(host), set(await host.names())
     host.clock.us += 30 * DAY_US
     report = await expire.run(host.site, {"web": RULE}, default=RULE)
+    assert not report.is_postponed
     web = next(one for one in report.points if one.source == "web")
     assert (web.incident, web.expired_count, web.overdue_count) == (incident, 0, 0)
     assert {"frozen"} in [set(one.classes) for one in web.points]

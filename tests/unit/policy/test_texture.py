@@ -31,6 +31,7 @@ def test_encrypted_bytes_look_random_nearly_always(size: int) -> None:
         "Größe und Länge, außer über Öl: œuvre. ".encode() * 100,
         "漢字仮名交じり文は日本語の表記法である。".encode() * 60,
         bytes(range(256)) * 2 + bytes(3000),  # a table with many zeros
+        b"".join(bytes([7, 200, n % 9, n % 256, 65, 66, 67, 68]) for n in range(500)),  # and few
         drawn(SAMPLE_BYTES_MIN - 1),  # too little to tell
         b"\x89PNG\r\n\x1a\n" + drawn(4000),
         b"PK\x03\x04" + drawn(4000),
