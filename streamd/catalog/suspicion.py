@@ -98,6 +98,16 @@ def note(connection: sqlite3.Connection, name: str, mark: Incident) -> None:
         put_value(connection, _window_key(name), b"")
 
 
+def recall(connection: sqlite3.Connection, name: str, incident: Incident) -> None:
+    """Take over what the journal says, if this catalog never knew: a lost one was made anew.
+
+    One that was released since then is known, and stays released.
+    """
+    connection.execute(
+        "INSERT OR IGNORE INTO meta VALUES (?, ?)", (_incident_key(name), _ENCODE(incident))
+    )
+
+
 def _last_us(connection: sqlite3.Connection, number: int) -> int:
     row = connection.execute("SELECT last_us FROM source WHERE number = ?", (number,)).fetchone()
     return int(row[0])

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from streamd.catalog.db import Catalog, get_bytes, put_value
 from streamd.catalog.objects import ObjectState
-from streamd.catalog.suspicion import suspects_among
+from streamd.catalog.suspicion import recall, suspects_among
 from streamd.errors import NotFound, PolicyRefused, SourceSuspect, VaultDamaged
 from streamd.format import layout
 from streamd.format.checkpoint import JournalMark
@@ -278,6 +278,9 @@ class _Run:
         reader = StateReader(self._site.vault)
         now_us = self._site.clock.now_us() if now_us is None else now_us
         histories = await read_histories(self._site.vault, reader)
+        for history in histories:  # a host that may not read has not seen them in its rebuild
+            if history.incident is not None:
+                await self._site.catalog.write(recall, history.name, history.incident)
         old_rules = rules_in_force(self._site.catalog)
         verdicts = _judge(
             histories,

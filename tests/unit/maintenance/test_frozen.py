@@ -6,7 +6,7 @@ from msgspec.structs import replace
 from unit.maintenance.smallhost import DAY_US, SmallHost
 
 from streamd.catalog.db import FILE_NAME
-from streamd.catalog.suspicion import incident_of
+from streamd.catalog.suspicion import incident_of, recall
 from streamd.errors import SourceSuspect
 from streamd.maintenance import expire
 from streamd.maintenance.points import recovery_points
@@ -157,3 +157,17 @@ async def test_damage_that_is_noticed_during_a_run_postpones_it(host) -> None:
         report = await expire.run(site, {"web": RULE}, default=RULE)
     assert report.is_postponed
     assert names <= set(await host.names())
+
+
+@pytest.mark.asyncio
+async def test_a_catalog_that_never_knew_is_told_by_a_run_and_one_that_did_is_not(host) -> None:
+    incident = await delete(host)
+    await host.catalog.write(lambda c: c.execute("DELETE FROM meta WHERE key = 'suspect:web'"))
+    assert await host.catalog.read(incident_of, "web") is None
+    await expire.run(host.site, {"web": RULE}, default=RULE)
+    assert await host.catalog.read(incident_of, "web") == incident
+    await host.catalog.write(recall, "web", replace(incident, file_count=1))
+    assert await host.catalog.read(incident_of, "web") == incident
+    await release(host, incident)
+    await host.catalog.write(recall, "web", incident)
+    assert await host.catalog.read(incident_of, "web") is None
