@@ -62,7 +62,11 @@ _NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
 
 
 # files that take long, in the order in which they are begun: none is left over for the end, alone
-_LONGEST = ("kill", "roundtrip", "soak", "scale", "retention_year", "rotten_layers", "hooks")
+_LONGEST = (
+    *("roundtrip", "hooks", "kill", "retention_crashes", "prometheus", "doctor", "network"),
+    *("rotten_layers", "clock_ahead", "command_sources", "agent_rights", "scale", "soak"),
+    *("keys_running", "fidelity", "spool_disk", "explain", "retention_year", "outage", "chaos"),
+)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -77,12 +77,15 @@ def test_a_full_copy_is_told_and_everything_arrives_when_the_service_is_back(
             watch.ended.set()
             assert _value(daemon, "spool_full") == 0
             assert _value(daemon, "spool_bypassed_bytes_total") > 0
-            gaps = [gap for one in daemon.facts("points")["sources"] for gap in one["gaps"]]
-            assert any(gap["reason"] == "spool-full" for gap in gaps)
+            _wait_until(lambda: "spool-full" in _gap_reasons(daemon), 30)
             assert watch.lowest >= 0.10 - 0.02  # half of min_free is for segments
             daemon.stop()
             daemon.restore(tmp_path / "restored")
             assert difference(listing(tree), listing(tmp_path / "restored")) == []
+
+
+def _gap_reasons(daemon: Daemon) -> set[str]:
+    return {gap["reason"] for one in daemon.facts("points")["sources"] for gap in one["gaps"]}
 
 
 def _wait_until(condition, seconds: float) -> None:
