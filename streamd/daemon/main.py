@@ -24,6 +24,7 @@ from streamd.config.model import Config
 from streamd.daemon.following import describe_keys
 from streamd.daemon.host import Host, open_host
 from streamd.daemon.http import HttpServer
+from streamd.daemon.loading import load_all
 from streamd.daemon.memory import settle
 from streamd.daemon.meters import Meters
 from streamd.daemon.notify import Notifier, listen_fds
@@ -75,6 +76,7 @@ class Daemon:
 
     async def run(self, announce: Announce | None = None) -> None:
         """Protect until told to stop."""
+        load_all()
         self._handle_signals()
         kept = KeptGroups(self._notifier, listen_fds())
         async with open_host(
