@@ -61,14 +61,17 @@ run: setup                         ## a protected tree on the terminal; DIR=/som
 
 bench: setup                       ## how fast, beside other tools; ARGS=--quick for 3 minutes
 	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m compileall -q streamd
 	$(BIN)/python -m bench $(ARGS)
 
 bench-regress: setup               ## fails when a ratio is more than 15 % worse than the baseline
 	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m compileall -q streamd
 	$(BIN)/python -m bench $(REGRESS) --against bench/baseline.json
 
 bench-baseline: setup              ## takes what bench-regress compares with, on a quiet machine
 	sh scripts/install_bench_peers.sh
+	$(BIN)/python -m compileall -q streamd
 	$(BIN)/python -m bench $(REGRESS) --json bench/baseline.json
 	rm -f bench/baseline.svg
 

@@ -31,4 +31,6 @@ fi
 [ -x "$VENV/bin/python" ] || "$PYTHON" -m venv "$VENV"
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check -r requirements.lock
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -e .
+# an environment that forbids writing bytecode would have every command compile streamd anew
+"$VENV/bin/python" -m compileall -q streamd
 "$VENV/bin/streamd" --version
