@@ -13,7 +13,7 @@ from streamd.errors import DiskFull
 from streamd.format.keys import Role
 from streamd.format.layout import parse_segment_name
 from streamd.format.segment import RECORDS_MAX
-from streamd.model.record import Gap, Mark, Op
+from streamd.model.record import Gap, Incident, Mark, Op
 from streamd.pipeline import commit as commit_module
 from streamd.pipeline.findings import Found, Ready, Trouble
 from streamd.vault.state_reader import StateReader
@@ -133,7 +133,7 @@ async def test_gaps_and_marks_are_written_even_if_nothing_changed(host) -> None:
     (recorded,) = await reader.gaps("web")
     assert (recorded.start_us, recorded.reason) == (gap.start_us, gap.reason)
     assert recorded.end_us == result.at_us  # only what is recorded with it closes it
-    assert await reader.marks("web") == [(result.at_us, mark)]
+    assert await reader.marks("web") == [(result.at_us, Incident("release", hold_until_us=9))]
 
 
 def test_nothing_to_record_writes_nothing(host) -> None:

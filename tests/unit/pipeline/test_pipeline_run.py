@@ -13,7 +13,7 @@ from streamd.catalog import dirty, objects
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.errors import BlobConflict, StorageRefused
 from streamd.model.entry import EntryType
-from streamd.model.record import Gap, Mark
+from streamd.model.record import Gap, Incident, Mark
 from streamd.pipeline import capture, survey
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.channel import BULK, LIVE
@@ -234,7 +234,7 @@ def test_gaps_and_marks_are_recorded_with_their_finding() -> None:
         (recorded,) = await reader.gaps("sim")
         assert (recorded.start_us, recorded.scope) == (1, b"/r")
         assert recorded.end_us > 2  # it ends with what closes it
-        assert [each for _, each in await reader.marks("sim")] == [mark]
+        assert [each for _, each in await reader.marks("sim")] == [Incident("release")]
 
     run(scenario, seeds=[1])
 
