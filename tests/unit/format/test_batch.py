@@ -157,16 +157,24 @@ def test_new_files_have_the_records_that_they_have(files):
     assert len(compiled) == 2 * len(files)
 
 
+SINGLY = (
+    batch.chunk_ids_singly,
+    batch.sum_terms_singly,
+    batch.versions_singly,
+    batch.new_records_singly,
+    batch.page_end_singly,
+)
+
+
 def test_without_a_compiler_python_does_it(monkeypatch):
     monkeypatch.setitem(importlib.sys.modules, "streamd.format._batch", None)
     monkeypatch.delattr("streamd.format._batch")
-    assert batch._load() == (
-        batch.chunk_ids_singly,
-        batch.sum_terms_singly,
-        batch.versions_singly,
-        batch.new_records_singly,
-        batch.page_end_singly,
-    )
+    assert batch._load() == SINGLY
+
+
+def test_where_an_older_module_was_compiled_python_does_it(monkeypatch):
+    monkeypatch.delattr("streamd.format._batch.page_end")
+    assert batch._load() == SINGLY
 
 
 ROWS = st.lists(st.tuples(st.binary(max_size=70), st.binary(max_size=300)), max_size=60)
