@@ -33,6 +33,7 @@ MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
 DOCUMENTS_RETRY_SECONDS: Final = 3600.0
+FIRST_KEEP_SECONDS: Final = 180.0  # and before the vault is proved for the first time
 KEEP_SECONDS: Final = 900.0  # how often checkpoints and runs are looked at
 SKEW_WARN_US: Final = 60 * MICROSECONDS
 _LOG: Final = get_logger("upkeep")
@@ -148,13 +149,18 @@ class Upkeep:
         )
 
     async def _keep_loop(self) -> None:
-        """Write checkpoints and runs when they are due: they bound what a reader has to replay."""
+        """Write checkpoints and runs when they are due: they bound what a reader has to replay.
+
+        Soon for the first time: a host that is up for minutes only, or that has met a damaged
+        journal and needs a checkpoint behind it, must not wait for its turn.
+        """
+        await asyncio.sleep(FIRST_KEEP_SECONDS)
         while True:
-            await asyncio.sleep(KEEP_SECONDS)
             try:
                 await self.keep()
             except StreamdError as error:
                 _LOG.error("keep-failed", reason=error.code, what=str(error))
+            await asyncio.sleep(KEEP_SECONDS)
 
     async def keep(self) -> None:
         """Write what is due now."""

@@ -33,7 +33,7 @@ def hurry() -> None:
     from streamd.config.model import RetentionConfig
     from streamd.daemon import memory, upkeep, verification
 
-    for name in ("FIRST_RUN_SECONDS", "EVICT_SECONDS", "KEEP_SECONDS"):
+    for name in ("FIRST_RUN_SECONDS", "EVICT_SECONDS", "FIRST_KEEP_SECONDS", "KEEP_SECONDS"):
         setattr(upkeep, name, EVERY_SECONDS)
     for name in ("FIRST_LOOK_SECONDS", "LOOK_SECONDS"):
         setattr(verification, name, EVERY_SECONDS)
