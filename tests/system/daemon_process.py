@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any, Self
 
 START_SECONDS = 30
-PROTECT_SECONDS = 60
+PROTECT_SECONDS = 100  # patience, not a promise: beside others who change 10⁵ files on this disk
 COMMAND_SECONDS = 300
 STOP_SECONDS = 20  # the promise for SIGTERM
 POLL_SECONDS = 0.05
