@@ -62,11 +62,8 @@ _NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
 
 
 # files that take long, in the order in which they are begun: none is left over for the end, alone
-_LONGEST = (
-    *("roundtrip", "hooks", "kill", "retention_crashes", "prometheus", "doctor", "network"),
-    *("rotten_layers", "clock_ahead", "command_sources", "agent_rights", "scale", "soak"),
-    *("keys_running", "fidelity", "spool_disk", "explain", "retention_year", "outage", "chaos"),
-)
+# Those that fill the disk with events come before those that wait for one event.
+_LONGEST = ("kill", "roundtrip", "soak", "scale", "retention_year", "rotten_layers", "hooks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
