@@ -14,9 +14,9 @@ SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 # long tests stand side by side: whoever has nothing left takes some of them
 BOTH   := -n 2 --dist worksteal
 # tests that mostly wait: three files of them at a time, but for those that change the kernel's settings,
-# or are about time itself
+# are about time itself, or fill the disk with events, of which every daemon on it is told
 WAITING := -n 3 --dist loadfile --no-loadscope-reorder
-ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py)
+ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py scale.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy

@@ -63,7 +63,7 @@ _NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
 
 # files that take long, in the order in which they are begun: none is left over for the end, alone
 # Those that fill the disk with events come before those that wait for one event.
-_LONGEST = ("kill", "roundtrip", "soak", "scale", "retention_year", "rotten_layers", "hooks")
+_LONGEST = ("kill", "roundtrip", "soak", "retention_year", "rotten_layers", "hooks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
