@@ -45,9 +45,13 @@ class Hooks:
     async def around(
         self, work: Callable[[], Awaitable[int]], catalog: Catalog, stream: Stream, *, scan: bool
     ) -> int:
-        """Do the work of a capture between the hooks, if there is any, and return its result."""
+        """Do the work of a capture between the hooks, if there is any, and return its result.
+
+        If there is none the work is not begun: it would take up what is noted from now on, outside
+        of the hooks. That has a capture of its own coming.
+        """
         if not await catalog.read(dirty.has_unpicked, stream.number, scan=scan):
-            return await work()
+            return 0
         self.is_refused = not await self.before()
         if self.is_refused:
             await self._tell(catalog, stream)

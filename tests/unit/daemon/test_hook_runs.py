@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -63,6 +64,34 @@ async def test_captures_with_hooks_take_turns(tmp_path) -> None:
         group.create_task(capture(), name="one")
         group.create_task(capture(), name="two")
     assert log(tmp_path) == ["before_capture ", "after_capture ok"] * 2
+
+
+async def test_what_comes_too_late_to_be_announced_waits_for_a_capture_of_its_own(tmp_path) -> None:
+    hooks = make(tmp_path)
+    dirty, captured = [], []
+
+    class Notes:
+        """Somebody changes a file just after it was read that nothing is dirty."""
+
+        async def read(self, *_question: object, **_how: object) -> bool:
+            try:
+                return bool(dirty)
+            finally:
+                dirty.append("late")
+
+        async def write(self, *_change: object) -> None:
+            pass
+
+    async def capture() -> int:
+        captured.append((len(log(tmp_path)), *dirty))
+        return 1
+
+    source = SimpleNamespace(number=1, source=SimpleNamespace(roots=[b"/srv"]))
+    assert await hooks.around(capture, Notes(), source, scan=False) == 0
+    assert captured == []
+    assert await hooks.around(capture, Notes(), source, scan=False) == 1
+    assert captured == [(1, "late", "late")], "captured after its `before_capture`"
+    hooks.close()
 
 
 async def test_what_was_begun_is_ended_when_it_is_cancelled(tmp_path) -> None:
