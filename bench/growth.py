@@ -1,16 +1,21 @@
 """Rows of growth: what an item costs as there are more of them. Flat is good.
 
 Files: one-shot captures of trees of 10^4, 10^5, 10^6 files of 200 bytes. Chunks: the chunk table, the
-index and a rebuild with 10^5, 10^6, 10^7 (`bench.index_scale`). Versions: opening a vault with 10^6
-of them in its journal (`bench.open_scale`). Each is a process of its own, so that memory is its own.
+index and a rebuild with 10^5, 10^6, 10^7 (`bench.index_scale`). Versions: opening a vault with 10^4,
+10^5, 10^6 of them in its journal (`bench.version_scale`). Each is a process of its own, so that memory
+is its own.
 """
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
 
 from bench.figures import Figure, Place
 from bench.measure import Failed
@@ -20,10 +25,18 @@ from bench.trees import many_files
 
 FILES = (10_000, 100_000, 1_000_000)
 CHUNKS = (100_000, 1_000_000)
-CHUNKS_LONG = 10_000_000  # with STREAMD_BENCH_LONG=1: some five minutes more, and 4 GB of disk
-VERSIONS = (12_500, 8), (125_000, 8)  # segments, versions in each: 10^5, 10^6
+CHUNKS_LONG = 10_000_000  # with STREAMD_BENCH_LONG=1: some three minutes more
+VERSIONS = (10_000, 100_000, 1_000_000)
 FLAT = 1.3  # what an item may cost at the largest size, as a share of what it costs in the middle
-_SECONDS_MAX = 2400.0
+_SECONDS_MAX = 900.0
+_ROOM_BYTES: Final = 3 << 30
+_MEMORY: Final = Path("/dev/shm")
+_QUESTIONS: Final = {
+    "latest": "the latest state",
+    "middle": "a state in the middle",
+    "history": "all records",
+    "gaps": "gaps",
+}
 
 
 def files(place: Place) -> Iterator[Figure]:
@@ -55,7 +68,8 @@ def chunks(place: Place) -> Iterator[Figure]:
     found: dict[str, list[tuple[int, float]]] = {}
     longest = (CHUNKS_LONG,) if os.environ.get("STREAMD_BENCH_LONG") else ()
     for count in CHUNKS + longest:
-        facts = _module(place, "bench.index_scale", str(count))
+        with _in_memory(place) as folder:
+            (facts,) = _module(folder, "bench.index_scale", str(count))
         for what, value, unit in (
             ("catalog per chunk", facts["catalog_bytes_per_chunk"], "B"),
             ("index per chunk", facts["index_bytes_per_chunk"], "B"),
@@ -78,16 +92,31 @@ def chunks(place: Place) -> Iterator[Figure]:
 def versions(place: Place) -> Iterator[Figure]:
     """Opening states of ever longer journals."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for segments, each in VERSIONS:
-        facts = _module(place, "bench.open_scale", str(segments), str(each), "brief")
-        count = segments * each
-        for what in ("open latest", "open middle", "gaps", "history"):
-            value = facts[f"{what}, runs"]["cpu_seconds"]
-            found.setdefault(f"{what} (s)", []).append((count, value))
-            yield Figure("growth, versions", f"{what}, {count:,} versions: CPU", value, "s")
-            reads = facts[f"{what}, runs"]["reads"]
-            yield Figure("growth, versions", f"{what}, {count:,} versions: reads", reads, "")
+    sizes = [str(size) for size in VERSIONS[: -1 if place.quick else None]]
+    with _in_memory(place) as folder:
+        lines = _module(folder, "bench.version_scale", str(folder / "vault"), *sizes)
+    for facts in lines:
+        count = facts["versions"]
+        for what, value, unit in _of_versions(facts):
+            found.setdefault(f"{what} ({unit})", []).append((count, value))
+            yield Figure("growth, versions", f"{what}, {count:,} versions", value, unit)
+    yield from _flat("growth, versions", found, ("per version",))
     _draw(place, "growth-versions", "versions", found)
+
+
+def _of_versions(facts: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
+    """Yield each figure of a vault with so many versions, with its unit."""
+    count = facts["versions"]
+    yield "written, CPU per version", facts["build_us_per_version"], "µs"
+    for part in ("catalog", "vault", "index"):
+        yield f"{part} per version", facts[f"{part}_bytes"] / count, "B"
+    for what, name in _QUESTIONS.items():
+        asked = facts[what]
+        yield f"{name}, CPU", asked["cpu_seconds"], "s"
+        yield f"{name}, by the clock", asked["seconds"], "s"
+        yield f"{name}, memory", asked["grown_mib"], "MiB"
+        yield f"{name}, reads", asked["reads"], "objects"
+    yield "all records, CPU per version", facts["history"]["cpu_seconds"] / count * 1e6, "µs"
 
 
 def _flat(
@@ -106,13 +135,22 @@ def _draw(place: Place, name: str, items: str, found: dict[str, list[tuple[int, 
     (place.plots / f"{name}.svg").write_text(curves(f"by the number of {items}", lines))
 
 
-def _module(place: Place, *command: str) -> dict[str, Any]:
-    """Run a module of the benchmark in a process of its own; return what it prints as JSON."""
+@contextmanager
+def _in_memory(place: Place) -> Iterator[Path]:
+    """Lend a directory in memory, or else on disk, where the flushes of building take their time."""
+    has_room = os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > _ROOM_BYTES
+    where = _MEMORY if has_room else place.folder
+    with tempfile.TemporaryDirectory(prefix="bench-growth-", dir=where) as folder:
+        yield Path(folder)
+
+
+def _module(folder: Path, *command: str) -> list[dict[str, Any]]:
+    """Run a module of the benchmark in a process of its own; return what it prints as JSON lines."""
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=CHECKOUT, capture_output=True, text=True,
-        timeout=_SECONDS_MAX, check=False, env={**os.environ, "TMPDIR": str(place.folder)},
+        timeout=_SECONDS_MAX, check=False,
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(CHECKOUT / "tests")},
     )  # fmt: skip
     if done.returncode:
         raise Failed(f"{' '.join(command)}: exit {done.returncode}\n{done.stderr[-3000:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -1,7 +1,9 @@
 """Index figures: bytes per chunk on disk and in memory, look-ups, and a rebuild of the catalog.
 
 `python -m bench.index_scale 1000000` builds the catalog's chunk table with that many chunks in
-objects of 128, an index generation of it in a directory vault, and makes the catalog again from it.
+objects of 128, an index generation of it in a directory vault, and makes the catalog again from it. The
+table is filled by another process (`python -m bench.index_scale fill DIR 1000000`), in transactions of 2^19
+chunks, so that what that takes of memory is not counted and that it does not take the longest.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ import os
 import random
 import resource
 import shutil
+import sqlite3
 import sys
 import tempfile
 import time
@@ -19,8 +22,9 @@ from pathlib import Path
 from unit.maintenance.smallhost import SmallHost
 
 from streamd.catalog import objects
-from streamd.catalog.db import FILE_NAME
+from streamd.catalog.db import FILE_NAME, INDEX_CACHE_KIB, Catalog
 from streamd.catalog.objects import ObjectState
+from streamd.catalog.rows import insert_rows
 from streamd.format import layout
 from streamd.maintenance.index_writing import write_index
 from streamd.maintenance.rebuild import rebuild
@@ -30,6 +34,8 @@ from streamd.vault.index_reader import newest_index
 
 PER_OBJECT = 128
 LOOK_UPS = 50_000
+BATCH = 256  # look-ups at a time, as a sealing thread asks
+OBJECTS_AT_ONCE = 4096
 
 
 class Listing(LocalBlobStore):
@@ -54,40 +60,67 @@ def size_of(path: str | Path) -> int:
     return os.path.getsize(path)
 
 
+def names_of(domain: bytes, count: int) -> list[str]:
+    """Return the names of so many chunks' packs: the same in both processes."""
+    rng = random.Random(2)
+    return [layout.pack_name(domain, rng.randbytes(32)) for _ in range(-(-count // PER_OBJECT))]
+
+
+def fill(directory: str, domain: bytes, count: int) -> None:
+    """Add so many chunks to the catalog in a directory."""
+    catalog, rng = Catalog(directory), random.Random(3)
+    names = names_of(domain, count)
+
+    def add(connection: sqlite3.Connection, start: int) -> None:
+        held: list[tuple[bytes, int]] = []
+        for at, name in enumerate(names[start : start + OBJECTS_AT_ONCE], start):
+            number = objects.add(
+                connection, name=name, kind="P", size=1 << 24, now_us=5, state=ObjectState.VAULT
+            )
+            size = min(PER_OBJECT, count - at * PER_OBJECT)
+            held += [(rng.randbytes(32), number) for _ in range(size)]
+        insert_rows(connection, "INSERT OR IGNORE INTO chunk", sorted(held))
+
+    for start in range(0, len(names), OBJECTS_AT_ONCE):
+        catalog.write_now(add, start)
+    catalog.close()
+
+
+def some_chunks(connection: sqlite3.Connection, rng: random.Random) -> list[bytes]:
+    """Return ids that are there, from all over the table."""
+    query = "SELECT id FROM chunk WHERE id >= ? LIMIT 1"
+    rows = (connection.execute(query, (rng.randbytes(32),)).fetchone() for _ in range(LOOK_UPS))
+    return [row[0] for row in rows if row is not None]
+
+
 async def measure(count: int, root: Path) -> dict[str, float]:
     rng, figures = random.Random(1), {"chunks": count}
     (root / "state").mkdir()
     store = Listing(str(root / "vault"), create=True)
     host = SmallHost(root / "state", store=store)
     await host.capture("web", {b"a": b"one"})
-    started = time.perf_counter()
-    infos = []
-    for start in range(0, count, PER_OBJECT * 100):
-        names = [layout.pack_name(host.vault.keys.domain, rng.randbytes(32)) for _ in range(100)]
-
-        def add(connection, names=names, start=start):
-            for at, name in enumerate(names):
-                number = objects.add(
-                    connection, name=name, kind="P", size=1 << 24, now_us=5, state=ObjectState.VAULT
-                )
-                size = max(min(PER_OBJECT, count - start - at * PER_OBJECT), 0)
-                objects.add_chunks(connection, number, [rng.randbytes(32) for _ in range(size)])
-
-        await host.catalog.write(add)
-        infos += [BlobInfo(name, 1 << 24, 5) for name in names]
+    host.catalog.close()
+    domain, began = host.vault.keys.domain, time.perf_counter()
+    command = [sys.executable, "-m", "bench.index_scale", "fill", str(root / "state")]
+    filling = await asyncio.create_subprocess_exec(*command, domain.hex(), str(count))
+    assert await filling.wait() == 0
+    host.open()
+    infos = [BlobInfo(name, 1 << 24, 5) for name in names_of(domain, count)]
     store.packs = sorted(infos, key=lambda info: info.name)
-    figures["fill_seconds"] = time.perf_counter() - started
+    figures["fill_seconds"] = time.perf_counter() - began
     figures["catalog_bytes_per_chunk"] = size_of(host.catalog.path) / count
     with host.catalog.reader() as connection:
-        rows = connection.execute("SELECT id FROM chunk LIMIT ?", (LOOK_UPS,)).fetchall()
-        for label, ids in (
-            ("hit", [row[0] for row in rng.sample(rows, len(rows))]),
-            ("miss", [rng.randbytes(32) for _ in range(LOOK_UPS)]),
-        ):
-            begin = time.process_time()
-            for at in range(0, len(ids), 256):
-                objects.find_chunks(connection, ids[at : at + 256])
-            figures[f"{label}_us_per_chunk"] = (time.process_time() - begin) / len(ids) * 1e6
+        there = some_chunks(connection, rng)
+    for label, ids in (
+        ("hit", there),
+        ("miss", [rng.randbytes(32) for _ in range(LOOK_UPS)]),
+    ):
+        connection = host.catalog.open_reader(cache_kib=INDEX_CACHE_KIB)
+        begin = time.process_time()
+        for at in range(0, len(ids), BATCH):
+            objects.find_chunks(connection, ids[at : at + BATCH])
+        figures[f"{label}_us_per_chunk"] = (time.process_time() - begin) / len(ids) * 1e6
+        connection.close()
     begin = time.process_time()
     await write_index(host.site, store)
     figures["write_index_cpu_seconds"] = time.process_time() - begin
@@ -116,12 +149,15 @@ async def measure(count: int, root: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    if sys.argv[1] == "fill":
+        fill(sys.argv[2], bytes.fromhex(sys.argv[3]), int(sys.argv[4]))
+        return
     root = Path(tempfile.mkdtemp(prefix="index-scale-"))
     try:
         figures = asyncio.run(measure(int(sys.argv[1]), root))
     finally:
         shutil.rmtree(root)
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=1))
+    print(json.dumps({name: round(value, 3) for name, value in figures.items()}))
 
 
 if __name__ == "__main__":

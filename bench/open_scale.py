@@ -1,6 +1,6 @@
 """How long it takes to open a state at T, and to list one file's versions, in a long journal.
 
-`python -m bench.open_scale 4000 25 [brief]` writes so many segments of so many versions
+`python -m bench.open_scale 4000 25` writes so many segments of so many versions
 each, one every 15 s, with a checkpoint a day and runs; then asks with the runs and without them.
 Objects are in memory: what a request costs elsewhere is the count of reads times its latency.
 """
@@ -60,7 +60,7 @@ async def asked(vault, work) -> dict[str, float]:
     }
 
 
-async def measure(segments: int, versions: int, root: Path, *, is_brief: bool) -> dict[str, object]:
+async def measure(segments: int, versions: int, root: Path) -> dict[str, object]:
     host, rng = SmallHost(root), random.Random(1)
     store = Counting(host.clock)
     host.store = store
@@ -94,7 +94,7 @@ async def measure(segments: int, versions: int, root: Path, *, is_brief: bool) -
         await StateReader(vault).gaps("web")
 
     kinds = (("runs", store), ("no runs", hidden), ("no checkpoints", bare))
-    for label, each in kinds[:1] if is_brief else kinds:
+    for label, each in kinds:
         vault = replace(host.vault, store=each)
         for name, work in (
             ("open latest", open_latest),
@@ -103,7 +103,7 @@ async def measure(segments: int, versions: int, root: Path, *, is_brief: bool) -
             ("gaps", gaps),
         ):
             figures[f"{name}, {label}"] = await asked(vault, work)
-    for level in () if is_brief else (Level.LIST, Level.STRUCTURE, Level.SAMPLE):
+    for level in (Level.LIST, Level.STRUCTURE, Level.SAMPLE):
         figures[f"verify {level}"] = await asked(
             host.vault, lambda vault, level=level: Verifier(vault, level, clock=host.clock).run()
         )
@@ -114,9 +114,7 @@ async def measure(segments: int, versions: int, root: Path, *, is_brief: bool) -
 def main() -> None:
     root = Path(tempfile.mkdtemp(prefix="open-scale-"))
     try:
-        figures = asyncio.run(
-            measure(int(sys.argv[1]), int(sys.argv[2]), root, is_brief="brief" in sys.argv[3:])
-        )
+        figures = asyncio.run(measure(int(sys.argv[1]), int(sys.argv[2]), root))
     finally:
         shutil.rmtree(root)
     print(json.dumps(figures, indent=1))
