@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from stretching import cheap_stretching
 
 # tests that may be skipped in CI: part of the reason → why that is no loss
 SKIPS_ALLOWED: dict[str, str] = {}
@@ -114,6 +115,12 @@ def pytest_configure(config: pytest.Config) -> None:
     is_worker = hasattr(config, "workerinput")
     if not is_worker and not config.option.basetemp:
         config.pluginmanager.register(_OwnDirectory(config), "own-directory")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cheap_stretching():
+    with cheap_stretching():
+        yield
 
 
 @pytest.fixture

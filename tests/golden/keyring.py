@@ -6,8 +6,6 @@ What HPKE drew for a slot cannot be drawn again: a slot's own vector keeps it.
 import base64
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from unittest import mock
 
 import msgspec
 from golden.materials import (
@@ -27,6 +25,7 @@ from golden.materials import (
     fixed,
     private_key,
 )
+from stretching import cheap_stretching
 
 from streamd.format import crypto, layout, ring, slots
 from streamd.format.crypto import Kem
@@ -58,17 +57,6 @@ SLOT_FILES = {
     SlotKind.PASSPHRASE: "slot-passphrase.json",
     SlotKind.KEY_FILE: "slot-key-file.json",
 }
-
-
-@contextmanager
-def cheap_stretching() -> Iterator[None]:
-    """Make new slots quick to open: the vectors are about bytes, not about cost."""
-    with (
-        mock.patch.object(slots, "ARGON_ITERATIONS", 1),
-        mock.patch.object(slots, "ARGON_LANES", 1),
-        mock.patch.object(slots, "ARGON_MEMORY_KIB", 64),
-    ):
-        yield
 
 
 def old_slot() -> tuple[str, bytes]:

@@ -17,7 +17,7 @@ import pytest
 
 from streamd.cli.main import main
 from streamd.errors import StreamdError, VaultDamaged
-from streamd.format import crypto, envelope, pack, slots
+from streamd.format import crypto, envelope, pack
 from streamd.format.crypto import Kem
 from streamd.format.envelope import Kind
 from streamd.format.frame import frame_aad, frame_cipher
@@ -32,9 +32,7 @@ SEALED = {Role.META, Role.DATA}
 
 
 @pytest.fixture(autouse=True)
-def _cheap_stretching(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("ITERATIONS", 1), ("LANES", 1), ("MEMORY_KIB", 64)):
-        monkeypatch.setattr(slots, f"ARGON_{name}", value)
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
 

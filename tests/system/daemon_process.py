@@ -19,6 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import stretching
+
 START_SECONDS = 30
 PROTECT_SECONDS = 100  # patience, not a promise: beside others who change 10⁵ files on this disk
 COMMAND_SECONDS = 300
@@ -95,14 +97,19 @@ class Daemon:
     # -- commands --------------------------------------------------------------------------------
 
     def init(self) -> None:
-        """Create the vault and this host's key file."""
-        self.command("init", "--kit", str(self.workdir / "kit.txt"))
+        """Create the vault and this host's key file; its secrets are cheap to stretch."""
+        kit = ["--kit", str(self.workdir / "kit.txt")]
+        line = [*stretching.program(), "init", "-c", str(self.config), *kit]
+        self._finished(line, environment() | stretching.surroundings(), (0,))
 
     def command(self, name: str, *arguments: str, codes: tuple[int, ...] = (0,)) -> str:
         """Run one command to its end and return what it printed; CommandFailed on other codes."""
         line = [*streamd(), name, "-c", str(self.config), *arguments]
+        return self._finished(line, environment(), codes)
+
+    def _finished(self, line: list[str], variables: dict[str, str], codes: tuple[int, ...]) -> str:
         done = subprocess.run(
-            line, capture_output=True, check=False, timeout=COMMAND_SECONDS, env=environment()
+            line, capture_output=True, check=False, timeout=COMMAND_SECONDS, env=variables
         )
         output, errors = (
             done.stdout.decode("utf-8", "replace"),

@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from streamd.cli.main import main
-from streamd.format import slots
 
 ALL = ["large", "later", "small", "tiny"]
 FLIPPED, GONE = "flipped", "gone"
@@ -78,12 +77,9 @@ class Site:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("ITERATIONS", 1), ("LANES", 1), ("MEMORY_KIB", 64)):
-            patch.setattr(slots, f"ARGON_{name}", value)
-        site = Site(tmp_path_factory.mktemp("damage") / "site")
-        site.fill()
-        return site
+    site = Site(tmp_path_factory.mktemp("damage") / "site")
+    site.fill()
+    return site
 
 
 def spoil(path: Path, how: str) -> None:

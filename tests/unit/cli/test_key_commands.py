@@ -17,7 +17,6 @@ from streamd.cli.main import main
 from streamd.daemon import keyholder
 from streamd.effects import SystemClock
 from streamd.errors import VaultUnreachable
-from streamd.format import slots
 from streamd.format.keys import decode_host_key
 from streamd.format.kit import decode_kit
 from streamd.maintenance.checkpoint_due import CHECKPOINT_WANTED
@@ -81,10 +80,7 @@ class Site:
 
 
 @pytest.fixture(autouse=True)
-def _cheap_stretching(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(slots, "ARGON_ITERATIONS", 1)
-    monkeypatch.setattr(slots, "ARGON_LANES", 1)
-    monkeypatch.setattr(slots, "ARGON_MEMORY_KIB", 64)
+def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
 

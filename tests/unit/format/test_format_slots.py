@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 from golden import keyring
-from golden.keyring import KEM, SECRETS, cheap_stretching
+from golden.keyring import KEM, SECRETS
 from golden.materials import (
     ADMIN_PUBLIC,
     KEK,
@@ -23,6 +23,7 @@ from golden.materials import (
     recorded_session,
 )
 from golden.specimens import specimens
+from stretching import real_stretching
 
 from streamd.errors import (
     FormatUnsupported,
@@ -45,10 +46,9 @@ EDITION = 7
 
 def made(kind: SlotKind, kem: Kem = KEM) -> tuple[Secret, bytes]:
     secret = Secret(kind, SECRETS[kind])
-    with cheap_stretching():
-        slot_id, slot = slots.new_slot_key(
-            secret, kem, label="desk", created="2026-01-01T00:00:00Z", entropy=CountedEntropy()
-        )
+    slot_id, slot = slots.new_slot_key(
+        secret, kem, label="desk", created="2026-01-01T00:00:00Z", entropy=CountedEntropy()
+    )
     return secret, seal_slot(VAULT, kem, slot_id, slot, EDITION, KEK)
 
 
@@ -61,6 +61,14 @@ def test_a_slot_of_every_kind_opens_with_its_secret_and_no_other(kind: SlotKind,
     assert open_slot(slot, Stretcher(secret)) == KEK
     with pytest.raises(KeyRejected, match=f"the {kind} does not open"):
         open_slot(slot, Stretcher(Secret(kind, fixed("other", 40).hex().encode())))
+
+
+def test_outside_of_tests_a_guess_at_a_secret_costs_a_quarter_of_a_gib() -> None:
+    with real_stretching():
+        secret, data = made(SlotKind.PASSPHRASE)
+    slot = decode_slot(data, VAULT)
+    assert (slot.iterations, slot.lanes, slot.memory_kib) == (3, 4, 256 * 1024)
+    assert open_slot(slot, Stretcher(secret)) == KEK, "its cost is read from the slot"
 
 
 @pytest.mark.parametrize("field", ["kind", "id", "label", "created"])

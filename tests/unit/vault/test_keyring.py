@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 import pytest
-from golden.keyring import cheap_stretching
 from golden.materials import CountedEntropy, fixed
 
 from streamd.effects import SystemClock
@@ -104,12 +103,6 @@ async def make() -> Made:
     )
     made.host = created.host_key
     return made
-
-
-@pytest.fixture(autouse=True)
-def _cheap():
-    with cheap_stretching():
-        yield
 
 
 def two_slots(made: Made) -> RingContent:
