@@ -110,7 +110,7 @@ async def _explain(config: Config, name: str, path: bytes) -> Report:
     with offline.open_catalog(config) as catalog:
         if catalog is None:
             notes.append("the catalog cannot be read here: what waits is not known")
-        known = _known(catalog, config, name, path)
+        known = _unnoticed(_known(catalog, config, name, path), facts, verdict, path)
         past = await _past(config, name, path, catalog, notes)
     destinations, holders = past
     return Report(
@@ -160,6 +160,17 @@ def _known(catalog: sqlite3.Connection | None, config: Config, name: str, path: 
     problem = None if row is None else Problem(path, *row)
     since_us, by = _waiting(catalog, number, path, in_tree=in_tree)
     return _Known(in_tree, since_us, by, problem)
+
+
+def _unnoticed(known: _Known, facts: WatchFacts | None, verdict: Verdict, path: bytes) -> _Known:
+    """Add what the catalog cannot know: it changed, and the event of that is not read yet."""
+    if facts is None or not facts.events_wait or known.problem is not None or known.waiting_us:
+        return known
+    since_us = facts.events_wait_since_us
+    if verdict.stat is None or verdict.stat.ctime_ns // 1000 < since_us:
+        return known
+    problem = Problem(path, classes.EVENTS_WAIT, 0, since_us, facts.events_wait)
+    return _Known(known.in_tree, since_us, b"", problem)
 
 
 def _waiting(

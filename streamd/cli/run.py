@@ -118,11 +118,13 @@ def _line(daemon: "Daemon") -> str:
             parts.append(f"{name}: {running.failure or 'starting'}")
             continue
         progress = protection.progress
-        lag = max(protection.lag_seconds(each) for each in daemon.destinations())
+        lag = max(protection.watermarks.lag_seconds(each) for each in daemon.destinations())
         state = progress.state
         if state == "protected" and lag > running.config.rpo_seconds:
             state = "lagging"
         text = f"{name}: {state}, lag {render.duration(lag)}, {progress.entry_count:,} entries"
+        if protection.watermarks.waiting():
+            text += ", events wait"
         if progress.dirty_count:
             text += f", {progress.dirty_count:,} changes waiting"
         if progress.problem_count:

@@ -76,3 +76,5 @@ class Freshness:
             due = loop.time() + interval
             await asyncio.sleep(interval)
             self._meters.loop_was_late(max(loop.time() - due, 0.0))
+            for protection in self._active().values():
+                protection.watermarks.look()

@@ -31,6 +31,7 @@ from streamd.daemon.progress import Progress, standing
 from streamd.daemon.rereading import Rereader
 from streamd.daemon.surveying import Surveying
 from streamd.daemon.terms import Terms
+from streamd.daemon.watermarks import Watermarks
 from streamd.effects import MICROSECONDS, Clock, Entropy
 from streamd.model.record import Gap, Mark
 from streamd.observe.logging import get_logger
@@ -88,7 +89,6 @@ class Protection:
         self._turn = asyncio.Lock()
         self._gaps = OpenGaps()
         self._fuzzy, self._fuzzy_found = dict[bytes, int](), asyncio.Event()
-        self._born_us = clock.now_us()
         self._noticing = Noticing(
             stream=stream,
             catalog=catalog,
@@ -99,6 +99,9 @@ class Protection:
             turn=self._turn,
         )
         self._noticing.past, self._noticing.settings = terms.past, terms.settings
+        self.watermarks = Watermarks(
+            stream.source, self.progress, clock, lambda: self._noticing.covered_us
+        )
         self._pace, self._missing = Pace(), MissingRoots()
         self._incidents = IncidentWatch(self.name, meters)
         self.census = Census(stream, catalog, threads, clock, meters)
@@ -206,7 +209,7 @@ class Protection:
                 catalog=self._catalog,
                 clock=self._clock,
                 meters=self._meters,
-                through=self.protected_through_us,
+                through=self.watermarks.through_us,
                 interval_seconds=terms.canary_seconds,
                 rpo_seconds=self.rpo_seconds,
             )
@@ -477,18 +480,3 @@ class Protection:
             entries=progress.entry_count,
         )
         self.census.refresh(progress)
-
-    def lag_seconds(self, destination: str) -> float:
-        """Return the age of the oldest change that is not durable at `destination`; 0: none.
-
-        What never was captured ages from when it could have been.
-        """
-        oldest = self.progress.oldest_us(destination)
-        if oldest is None:
-            return 0.0
-        oldest = self._born_us if oldest == EVER else oldest
-        return max(self._clock.now_us() - oldest, 0) / MICROSECONDS
-
-    def protected_through_us(self, destination: str) -> int:
-        """Return the watermark: every change made before it is durable at `destination`."""
-        return self.progress.through_us(destination)

@@ -19,6 +19,7 @@ from streamd.daemon.status import (
     incident_problem,
     overall_state,
     problem_line,
+    waiting_problem,
     watch_lines,
 )
 from streamd.errors import NotFound, UsageInvalid
@@ -85,8 +86,8 @@ class DaemonReport:
         destinations = tuple(
             DestinationStatus(
                 destination=destination,
-                protected_through_us=protection.protected_through_us(destination),
-                lag_seconds=protection.lag_seconds(destination) if is_known else None,
+                protected_through_us=protection.watermarks.through_us(destination),
+                lag_seconds=protection.watermarks.lag_seconds(destination) if is_known else None,
             )
             for destination in self._daemon.destinations()
         )
@@ -105,11 +106,12 @@ class DaemonReport:
             entries=progress.entry_count,
             last_change_us=progress.last_change_us,
             last_scan_us=progress.last_scan_us,
-            message=running.failure or progress.message,
+            message=running.failure or progress.message or protection.watermarks.waiting(),
             classes=protection.census.counts,
             reconcile_us=protection.census.reconcile.at_us,
             reconcile_entries=protection.census.reconcile.total,
             incident=_incident(progress.incident),
+            events_wait_since_us=_waits_since_us(running),
         )
 
     @staticmethod
@@ -145,6 +147,8 @@ class DaemonReport:
             state=self._source(name, running).state,
             last_event_us=protection.last_event_us(path),
             source_event_us=protection.progress.last_change_us,
+            events_wait_since_us=_waits_since_us(running),
+            events_wait=protection.watermarks.waiting(),
         )
 
     async def problems(self, args: dict[str, object]) -> ProblemsReport:
@@ -159,14 +163,22 @@ class DaemonReport:
             protection = running.protection
             if protection is None or (wanted and wanted != name):
                 continue
-            if (suspect := incident_problem(self._source(name, running))) is not None:
-                lines.append(suspect)
-                count += 1
+            source = self._source(name, running)
+            own = [line for line in (incident_problem(source), waiting_problem(source)) if line]
+            lines += own
+            count += len(own)
             number = protection.stream.number
             count += await host.catalog.read(dirty.problem_count, number)
             rows = await host.catalog.read(dirty.problems, number)
             lines += [problem_line(name, row) for row in rows]
         return ProblemsReport(problems=tuple(lines), count=count)
+
+
+def _waits_since_us(running: "Running") -> int:
+    protection = running.protection
+    if running.failure or protection is None or not protection.watermarks.waiting():
+        return 0
+    return protection.watermarks.waits_since_us
 
 
 def _incident(incident: Incident | None) -> IncidentStatus | None:

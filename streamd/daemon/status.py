@@ -14,7 +14,7 @@ import msgspec
 from streamd.catalog.dirty import Problem
 from streamd.errors import ExitCode
 from streamd.model.record import SUSPECT
-from streamd.policy.classes import class_of, remedy_of
+from streamd.policy.classes import EVENTS_WAIT, class_of, remedy_of
 from streamd.sources.port import Watch
 
 SourceState = Literal["starting", "scanning", "protected", "lagging", "source-missing", "failed"]
@@ -78,6 +78,7 @@ class SourceStatus(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_us: int = 0  # when a scan last saw everything …
     reconcile_entries: int = 0  # … and how many entries that was, those left out included
     incident: IncidentStatus | None = None  # damaged in mass, and nothing of it is thinned
+    events_wait_since_us: int = 0  # what changed since may not be noticed yet; 0: all is
 
     @property
     def worst_lag_seconds(self) -> float | None:
@@ -150,6 +151,8 @@ class WatchFacts(msgspec.Struct, frozen=True, kw_only=True):
     state: str  # of the source
     last_event_us: int  # of the path itself; 0: none is remembered
     source_event_us: int  # the last one anywhere in the source
+    events_wait_since_us: int = 0  # as in SourceStatus
+    events_wait: str = ""  # the same in words
 
 
 class ReloadReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,6 +203,21 @@ def incident_problem(source: SourceStatus) -> ProblemLine | None:
         since_us=incident.before_us,
         detail=f"{incident.files} files {incident.reason}",
         remedy=remedy_of(SUSPECT),
+    )
+
+
+def waiting_problem(source: SourceStatus) -> ProblemLine | None:
+    """Return the line about a source whose events wait among the problems."""
+    if not source.events_wait_since_us:
+        return None
+    return ProblemLine(
+        source=source.name,
+        path=source.paths[0] if source.paths else "",
+        reason=EVENTS_WAIT,
+        since_us=source.events_wait_since_us,
+        detail=source.message,
+        in_class=class_of(EVENTS_WAIT),
+        remedy=remedy_of(EVENTS_WAIT),
     )
 
 

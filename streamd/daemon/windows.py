@@ -34,8 +34,8 @@ def watermarks(supervisor: "Supervisor") -> list[Watermark]:
         Watermark(
             name,
             destination,
-            running.protection.protected_through_us(destination),
-            running.protection.lag_seconds(destination),
+            running.protection.watermarks.through_us(destination),
+            running.protection.watermarks.lag_seconds(destination),
         )
         for name, running in list(supervisor.running.items())
         if running.protection is not None
@@ -49,7 +49,7 @@ def http_protections(supervisor: "Supervisor") -> tuple[HttpProtection, ...]:
     for name, running in supervisor.running.items():
         protection = running.protection
         for destination in DESTINATIONS:
-            lag = 0.0 if protection is None else protection.lag_seconds(destination)
+            lag = 0.0 if protection is None else protection.watermarks.lag_seconds(destination)
             problem = running.failure
             if protection is None:
                 problem = problem or "starting"

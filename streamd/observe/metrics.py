@@ -36,7 +36,7 @@ class Watermark(NamedTuple):
     source: str
     destination: str
     protected_through_us: int  # every change made before it is durable there
-    lag_seconds: float  # age of the oldest change that is not; 0 when there is none
+    lag_seconds: float  # age of the oldest change that is not, or may not be; 0: there is none
 
 
 class Metrics(SourceMetrics, DataMetrics, VaultMetrics):
@@ -159,7 +159,8 @@ _WATERMARK_INFOS: Final = (
         "streamd_rpo_lag_seconds",
         "gauge",
         (_SOURCE, "destination"),
-        "Age of the oldest change that is not yet durable at the destination; 0 if there is none.",
+        "Age of the oldest change that is not, or may not be, durable at the destination; 0 if "
+        "there is none. Grows too while events wait to be read: nobody knows what they are about.",
     ),
 )
 

@@ -15,6 +15,7 @@ UNREADABLE: Final = "unreadable"
 EXCLUDED: Final = "excluded"
 TOO_LARGE: Final = "too-large"
 VANISHED: Final = "vanished"
+EVENTS_WAIT: Final = "events-wait"  # of a source: what changed in it may not be noticed yet
 FILE_CLASSES: Final = (PROTECTED, PENDING, FUZZY, UNREADABLE, EXCLUDED, TOO_LARGE, VANISHED)
 
 _BY_REASON: Final = {
@@ -26,6 +27,7 @@ _BY_REASON: Final = {
     "vanished": VANISHED,
     "source-missing": VANISHED,
     "pending": PENDING,
+    EVENTS_WAIT: PENDING,
 }
 _REMEDIES: Final = {
     "fuzzy": "it is read again until it stands still; a clone needs xfs or btrfs, see durability",
@@ -39,6 +41,7 @@ _REMEDIES: Final = {
     "source-missing": "bring the path back, or take it out of the configuration",
     "suspect": "streamd diff, restore what was lost; then streamd retention release SOURCE",
     "pending": "wait: it is captured with the next cut",
+    EVENTS_WAIT: "find what changes so much on that file system, or makes it so slow; see alerts",
 }
 
 

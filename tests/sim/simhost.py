@@ -376,7 +376,7 @@ class SimHost:
                 machine.samples.append(
                     Sample(
                         now_us,
-                        protection.protected_through_us(destination),
+                        protection.watermarks.through_us(destination),
                         dict(store._blobs) if with_blobs else None,
                         destination,
                     )

@@ -111,7 +111,7 @@ def live(machine: Machine, seed: int, *, is_last: bool) -> None:
             if is_last or rng.random() < 0.3:
                 await host.settle()
                 host.sample_now(with_blobs=True)
-                assert host.active.protected_through_us("local") >= machine.fs.last_change_us
+                assert host.active.watermarks.through_us("local") >= machine.fs.last_change_us
             sampling.cancel()
 
     async def scenario() -> None:

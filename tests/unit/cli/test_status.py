@@ -26,6 +26,7 @@ from streamd.daemon.status import (
     overall_state,
     problem_line,
     verdict,
+    waiting_problem,
     watch_lines,
     worst_first,
 )
@@ -332,3 +333,15 @@ def test_a_suspect_source_is_a_problem() -> None:
     assert (line.path, line.reason, line.detail) == ("/srv/hit", "suspect", "200 files deleted")
     assert "release" in line.remedy
     assert incident_problem(source("calm")) is None
+
+
+def test_events_that_wait_are_a_problem_of_their_source() -> None:
+    waits = msgspec.structs.replace(
+        source("web", lag=40.0), events_wait_since_us=NOW_US, message="events of /srv/web wait"
+    )
+    line = waiting_problem(waits)
+    assert line is not None
+    assert (line.path, line.reason, line.in_class) == ("/srv/web", "events-wait", "pending")
+    assert (line.detail, line.since_us) == ("events of /srv/web wait", NOW_US)
+    assert line.remedy
+    assert waiting_problem(source("calm")) is None
