@@ -107,6 +107,14 @@ class DiskFull(TransientError):
     remedy = "free space at {path} or move it to a larger disk; protection resumes by itself"
 
 
+class NotDurableYet(TransientError):
+    """What was asked for was handed in, and did not become durable in time."""
+
+    code = "not-durable-yet"
+    exit_code = ExitCode.UNREACHABLE
+    remedy = "streamd status says what capture waits for; mend that, then ask again if need be"
+
+
 class DaemonUnreachable(TransientError):
     """No daemon answers on the control socket."""
 

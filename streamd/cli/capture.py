@@ -7,6 +7,7 @@ import msgspec
 
 from streamd.cli import context, render
 from streamd.cli.declare import argument, option
+from streamd.cli.times import hold_seconds
 from streamd.errors import ExitCode, NotFound
 
 
@@ -45,7 +46,6 @@ def command(
 
     Example: streamd capture web --name before-upgrade --hold 365d
     """
-    from streamd.config.units import parse_duration
     from streamd.daemon.oneshot import capture
 
     config = context.load_config()
@@ -54,9 +54,9 @@ def command(
         known = ", ".join(sorted(config.sources))
         raise NotFound(f"no source {unknown[0]!r} in the configuration; there are: {known}")
     chosen = {key: value for key, value in config.sources.items() if not sources or key in sources}
-    hold_seconds = parse_duration(hold) if hold else 0
+    held = hold_seconds(hold) if hold else 0
     result = context.run_async(
-        capture(config, chosen, label=name, hold_seconds=hold_seconds, progress=_progress())
+        capture(config, chosen, label=name, hold_seconds=held, progress=_progress())
     )
     report = Report(
         sources=tuple(

@@ -6,9 +6,8 @@ import msgspec
 
 from streamd.cli import context
 from streamd.cli.declare import argument, option
-from streamd.cli.times import format_time
+from streamd.cli.times import format_time, hold_seconds
 from streamd.config.model import Config
-from streamd.config.units import parse_duration
 from streamd.config.zone import zone_of
 from streamd.daemon import control
 from streamd.daemon.host import open_host
@@ -16,7 +15,7 @@ from streamd.daemon.meters import Meters
 from streamd.daemon.oneshot import sending
 from streamd.daemon.releasing import ReleaseFacts, release_args, release_here
 from streamd.effects import SystemClock, SystemEntropy
-from streamd.errors import DaemonUnreachable, UsageInvalid
+from streamd.errors import DaemonUnreachable
 
 _PATIENCE_SECONDS = 120.0  # for the daemon to have it durable
 
@@ -35,10 +34,7 @@ def command(
     Example: streamd retention release web --hold 90d
     """
     config = context.load_config()
-    try:
-        args = release_args(source, parse_duration(hold))
-    except ValueError as error:
-        raise UsageInvalid(str(error)) from error
+    args = release_args(source, hold_seconds(hold))
     context.emit(context.run_async(_release(config, args)), lambda facts: _text(facts, config))
 
 
@@ -53,9 +49,7 @@ async def _release(config: Config, args: dict[str, object]) -> ReleaseFacts:
             open_host(config, clock=clock, entropy=entropy, meters=Meters()) as host,
             sending(host),
         ):
-            facts = await release_here(host, args)
-            await host.finish()
-        return facts
+            return await release_here(host, args)
     return msgspec.convert(answer, ReleaseFacts)
 
 

@@ -13,6 +13,7 @@ from streamd.effects import MICROSECONDS
 from streamd.errors import UsageInvalid
 
 LATEST_US: Final = (1 << 63) - 1  # later than everything: all that is known
+HOLD_SECONDS_MAX: Final = 1000 * 366 * 86_400
 _OFFSET = re.compile(r"(?:now)?-(\d.*)")
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -38,6 +39,17 @@ def parse_time(text: str, *, now_us: int, zone: dt.tzinfo) -> int:
     except (ValueError, OverflowError) as error:
         what = f'"{text}" is no time: write now, latest, -2h, "2026-11-20 14:03" or RFC 3339'
         raise UsageInvalid(what) from error
+
+
+def hold_seconds(text: str) -> int:
+    """Return for how long a point is to be kept, as somebody typed it. Raises UsageInvalid."""
+    try:
+        seconds = parse_duration(text)
+    except ValueError as error:
+        raise UsageInvalid(f"--hold: {error}") from error
+    if seconds > HOLD_SECONDS_MAX:
+        raise UsageInvalid(f"--hold {text} is longer than a thousand years")
+    return seconds
 
 
 def format_time(time_us: int, *, zone: dt.tzinfo) -> str:

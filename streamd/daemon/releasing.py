@@ -9,7 +9,7 @@ from streamd.catalog import suspicion
 from streamd.catalog.dirty import EVER
 from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
-from streamd.errors import NotFound, UsageInvalid
+from streamd.errors import NotDurableYet, NotFound, UsageInvalid
 from streamd.model.record import RELEASED
 from streamd.observe.logging import get_logger
 from streamd.pipeline.channel import LIVE
@@ -21,6 +21,7 @@ from streamd.pipeline.jobs import Stream
 if TYPE_CHECKING:
     from streamd.sources.port import Source
 
+PATIENCE_SECONDS: Final = 20.0  # for the pipeline; the control socket waits for 30 s
 _LOG: Final = get_logger("incidents")
 
 
@@ -43,7 +44,8 @@ async def release(host: Host, args: dict[str, object]) -> ReleaseFacts:
     """Let retention thin a source again; the answer to `retention-release`.
 
     The point before the incident is held for `hold_seconds`. Ends when that is durable in the local
-    vault; the pipeline has to run. Raises NotFound if the source is not suspect, UsageInvalid.
+    vault; the pipeline has to run. Raises NotFound if the source is not suspect, UsageInvalid, and
+    NotDurableYet when the pipeline does not get it done in time.
     """
     name, seconds = str(args.get("source", "")), args.get("hold_seconds", 0)
     if not isinstance(seconds, int) or seconds < 0:
@@ -66,8 +68,12 @@ async def release(host: Host, args: dict[str, object]) -> ReleaseFacts:
         number=known.number,
         on_committed=committed,
     )
-    await host.pipeline.submit(stream, LIVE, Finding(), first_us=EVER, marks=[mark])
-    await done.wait()
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await host.pipeline.submit(stream, LIVE, Finding(), first_us=EVER, marks=[mark])
+            await done.wait()
+    except TimeoutError as error:
+        raise not_durable_yet(host, name) from error
     _LOG.warning("source-released", source=name, reason=incident.reason, files=incident.file_count)
     return ReleaseFacts(
         source=name,
@@ -78,11 +84,25 @@ async def release(host: Host, args: dict[str, object]) -> ReleaseFacts:
     )
 
 
+def not_durable_yet(host: Host, source: str) -> NotDurableYet:
+    """Return the error that says why the release of a source takes so long, as far as is known."""
+    is_full = host.spool is not None and host.spool.full_since_us
+    why = "the local copy is full" if is_full else "nothing can be recorded in the vault"
+    return NotDurableYet(
+        f'"{source}" is not released yet: {why}, and {PATIENCE_SECONDS:g} s were not enough'
+    )
+
+
 async def release_here(host: Host, args: dict[str, object]) -> ReleaseFacts:
-    """Do the same where no daemon runs: with a pipeline for this alone."""
+    """Do the same where no daemon runs: with a pipeline for this alone, and to its end."""
     async with asyncio.TaskGroup() as group:
-        group.create_task(host.pipeline.run(), name="pipeline")
+        pipeline = group.create_task(host.pipeline.run(), name="pipeline")
+        facts = await release(host, args)
         try:
-            return await release(host, args)
-        finally:
-            await host.pipeline.drain()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await host.pipeline.drain()
+                await pipeline
+                await host.finish()
+        except TimeoutError as error:
+            raise not_durable_yet(host, facts.source) from error
+    return facts

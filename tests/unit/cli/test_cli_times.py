@@ -5,8 +5,9 @@ import zoneinfo
 
 import pytest
 
-from streamd.cli.times import LATEST_US, format_rfc3339, format_time, parse_time
-from streamd.errors import UsageInvalid
+from streamd.cli.main import main
+from streamd.cli.times import LATEST_US, format_rfc3339, format_time, hold_seconds, parse_time
+from streamd.errors import ExitCode, UsageInvalid
 
 BERLIN = zoneinfo.ZoneInfo("Europe/Berlin")
 NOON_US = int(dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC).timestamp()) * 1_000_000
@@ -52,3 +53,30 @@ def test_a_printed_time_says_its_zone() -> None:
 def test_an_hour_that_happens_twice_means_the_first() -> None:
     twice = parse_time("2026-10-25 02:30", now_us=0, zone=BERLIN)
     assert format_time(twice, zone=BERLIN).endswith("02:30:00 CEST")
+
+
+@pytest.mark.parametrize("hold", ["a year", "-7d", "7", "", "999999999999d", "1d 1h"])
+@pytest.mark.parametrize(
+    "command",
+    [["capture", "--name", "before", "--hold"], ["retention", "release", "web", "--hold"]],
+)
+def test_what_is_no_hold_is_a_usage_error_that_names_the_option(
+    tmp_path, capsys, command, hold
+) -> None:
+    if command[0] == "capture" and not hold:
+        return  # none is the default
+    config = tmp_path / "streamd.toml"
+    config.write_text(
+        f'[vault]\nurl = "file://{tmp_path}/v"\nkey_file = "{tmp_path}/k"\n'
+        f'[daemon]\nstate = "{tmp_path}/s"\nsocket = "{tmp_path}/sock"\n'
+        '[sources.web]\npaths = ["/srv/web"]\n'
+    )
+    assert main([*command, hold, "-c", str(config)]) == ExitCode.USAGE
+    told = capsys.readouterr().err
+    assert "--hold" in told
+    assert "usage-invalid" in told
+
+
+def test_a_hold_is_a_number_of_seconds() -> None:
+    assert hold_seconds("365d") == 365 * 86_400
+    assert hold_seconds("0s") == 0
