@@ -23,8 +23,8 @@ from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.config.zone import zone_of
 from streamd.daemon import control
 from streamd.daemon.compose import open_vault_for_reading
+from streamd.daemon.rules import rule_of, rules_of
 from streamd.daemon.status import WatchFacts, path_texts
-from streamd.daemon.upkeep import rule_of, rules_of
 from streamd.effects import SystemClock
 from streamd.errors import ExitCode, NotFound, StreamdError, UsageInvalid
 from streamd.maintenance.points import Point, read_histories, report_on, timezone_name

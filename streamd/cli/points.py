@@ -10,7 +10,7 @@ from streamd.cli.declare import argument
 from streamd.cli.times import format_rfc3339, format_time
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.config.zone import zone_of
-from streamd.daemon.upkeep import rule_of, rules_of
+from streamd.daemon.rules import rule_of, rules_of
 from streamd.effects import SystemClock
 from streamd.errors import NotFound
 from streamd.maintenance.points import (

@@ -4,6 +4,7 @@ import asyncio
 from typing import Annotated, Any, Final
 
 import msgspec
+import msgspec.structs
 
 from streamd.cli import render, unlocked
 from streamd.cli.context import emit, is_json, load_config, note, run_async
@@ -12,16 +13,16 @@ from streamd.cli.points import SourceLine, incident_text, local_time, source_lin
 from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.daemon import control
 from streamd.daemon.compose import open_reading_store
-from streamd.daemon.host import Host, open_host
-from streamd.daemon.meters import Meters
+from streamd.daemon.opening import MetaKeys, lend_keys, open_site
+from streamd.daemon.rules import rule_of, rules_of
 from streamd.daemon.unlocking import unlock_with
-from streamd.daemon.upkeep import MetaKeys, rule_of, rules_of, site_of, storage_now_us
 from streamd.effects import SystemClock, SystemEntropy
 from streamd.errors import DaemonUnreachable, ExitCode
 from streamd.maintenance import expire
 from streamd.maintenance.expire import RetentionPlan
 from streamd.maintenance.facts import RunFacts, run_facts
 from streamd.maintenance.points import timezone_name
+from streamd.maintenance.site import Site
 
 _SHOWN: Final = 40  # expired points listed one by one
 
@@ -151,36 +152,46 @@ async def _run_here(
 ) -> RunFacts:
     """Run in this process; the lock on the state directory keeps a daemon from starting."""
     clock, entropy = SystemClock(), SystemEntropy()
+    if config.vault.directory is None:
+        return await _run_in_front(config, source, meta_keys, accept_loss=accept_loss)
+    async with open_site(config, clock=clock, entropy=entropy) as site:
+        lent = msgspec.structs.replace(site, vault=lend_keys(site.vault, meta_keys))
+        return await _enforce(lent, config, source, clock.now_us(), accept_loss=accept_loss)
+
+
+async def _run_in_front(
+    config: Config, source: str | None, meta_keys: MetaKeys, *, accept_loss: bool
+) -> RunFacts:
+    """Run in front of a container: what is written has to be uploaded before anything goes."""
+    from streamd.daemon.host import open_host
+    from streamd.daemon.meters import Meters
+    from streamd.daemon.upkeep import site_of, storage_now_us
+
     async with (
-        open_host(config, clock=clock, entropy=entropy, meters=Meters()) as host,
+        open_host(config, clock=SystemClock(), entropy=SystemEntropy(), meters=Meters()) as host,
         asyncio.TaskGroup() as group,
     ):
-        uploading = None
-        if host.uploader is not None:
-            uploading = group.create_task(host.uploader.run(), name="upload")
-        facts = await _enforce(host, config, source, meta_keys, accept_loss=accept_loss)
-        if uploading is not None:
-            uploading.cancel()
+        assert host.uploader is not None, "what is in front of a container is uploaded"
+        uploading = group.create_task(host.uploader.run(), name="upload")
+        now_us = await storage_now_us(host)
+        site = site_of(host, meta_keys)
+        facts = await _enforce(site, config, source, now_us, accept_loss=accept_loss)
+        uploading.cancel()
     return facts
 
 
 async def _enforce(
-    host: Host,
-    config: Config,
-    source: str | None,
-    meta_keys: MetaKeys,
-    *,
-    accept_loss: bool,
+    site: Site, config: Config, source: str | None, now_us: int, *, accept_loss: bool
 ) -> RunFacts:
     report = await expire.run(
-        site_of(host, meta_keys),
+        site,
         rules_of(config),
         default=rule_of(DEFAULT_POLICY),
         timezone=timezone_name(config.timezone),
         only=source,
         accept_loss=accept_loss,
         progress=_show,
-        now_us=await storage_now_us(host),
+        now_us=now_us,
     )
     return run_facts(report)
 

@@ -1,11 +1,8 @@
 """One process' hold on a vault and on its state directory: open, recover, capture, close.
 
-Opening takes the lock on the state directory, opens the catalog (setting a damaged one aside and
-rebuilding it from the vault), and finishes what the last process had sealed and not put. After that
-the journal and the catalog agree, whatever happened before.
+`daemon.opening` opens and recovers; what captures comes on top of that here.
 """
 
-import fcntl
 import hashlib
 import itertools
 import os
@@ -17,34 +14,26 @@ from functools import partial
 from typing import Final
 
 from streamd import __version__
-from streamd.catalog import dirty, objects
-from streamd.catalog.db import (
-    INDEX_CACHE_KIB,
-    Catalog,
-    CatalogDamaged,
-    check_pages,
-    get_bytes,
-    put_value,
-)
-from streamd.catalog.journal import inherit_coverage, load_head, next_fid_floor
+from streamd.catalog import dirty
+from streamd.catalog.db import INDEX_CACHE_KIB, Catalog
+from streamd.catalog.journal import inherit_coverage, next_fid_floor
+from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import load_source
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.adapting import Adapting
 from streamd.daemon.compose import Stores, open_stores, open_vault_of
 from streamd.daemon.handover import take
 from streamd.daemon.meters import Meters
-from streamd.daemon.protection import CLEAN_KEY, Protection
+from streamd.daemon.opening import finish_puts, open_catalog, take_lock
+from streamd.daemon.protection import Protection
 from streamd.daemon.sources import SourceFactory, own_paths
 from streamd.daemon.spooling import ConfigView, connect, open_spool
 from streamd.daemon.terms import Terms
 from streamd.daemon.traffic import Traffic
 from streamd.effects import Clock, Entropy
-from streamd.errors import AlreadyRunning, DiskFull
-from streamd.format import layout
 from streamd.format.vault_config import check_supported
 from streamd.maintenance.evict import LocalCopy
 from streamd.model.entry import SourceInfo
-from streamd.observe.logging import get_logger
 from streamd.pipeline.budget import Budget
 from streamd.pipeline.capture import Pipeline
 from streamd.pipeline.commit import Journal, SourceIdentity
@@ -60,21 +49,16 @@ from streamd.policy.backoff import Backoff
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.names import OwnerNames
-from streamd.storage.port import BlobName
 from streamd.storage.rate import ByteRate
 from streamd.storage.retrying import RetryingBlobStore
 from streamd.vault.vault import Vault
 from streamd.vault.writer import VaultWriter
 
-CHECKED_BYTES_MAX: Final = 512 << 20  # of a catalog that is looked through at every start
 THREADS: Final = 4
-LOCK_NAME: Final = "lock"
-DAMAGED_SUFFIX: Final = ".damaged"
 UPLOAD_GIVE_UP_SECONDS: Final = 20.0  # then the uploader says so and goes on trying
 BUDGET_SHARE: Final = 0.5  # of pipeline.memory_limit: the rest is packs, catalog cache, results
 PACK_MEMORY_BYTES: Final = 64 << 20  # of the limit for each pack being uploaded: four times its own
 PACKS_IN_FLIGHT_MAX: Final = 32
-_LOG: Final = get_logger("host")
 
 
 @dataclass(slots=True)
@@ -208,7 +192,8 @@ async def _assemble(  # noqa: PLR0917 - the parts
 ) -> Host:
     writer = VaultWriter(vault, clock, entropy)
     journal = Journal(writer, clock, has_remote=stores.remote is not None)
-    await _finish_puts(catalog, journal, stores)
+    put_state = ObjectState.VAULT if stores.remote is None else ObjectState.LOCAL
+    await finish_puts(catalog, stores, put_state)
     await catalog.write(dirty.release_all)
     index = DedupIndex(partial(catalog.open_reader, cache_kib=INDEX_CACHE_KIB))
     adapting = _adapting(config, stores, catalog, clock, meters, sending)
@@ -308,103 +293,3 @@ def _uploader(
 def packs_in_flight(memory_limit_bytes: int) -> int:
     """Return how many packs the uploader may hold: a quarter of the limit, 1 to 32."""
     return max(1, min(memory_limit_bytes // PACK_MEMORY_BYTES, PACKS_IN_FLIGHT_MAX))
-
-
-def take_lock(state: str) -> int:
-    """Lock the state directory for this process. Raises AlreadyRunning."""
-    try:
-        os.makedirs(state, mode=0o700, exist_ok=True)
-        lock = os.open(os.path.join(state, LOCK_NAME), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise DiskFull(f"{state}: {error.strerror}", path=state) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(lock)
-        raise AlreadyRunning(f"another streamd holds {state}", path=state) from error
-    return lock
-
-
-async def open_catalog(state: str, vault: Vault, stores: Stores, clock: Clock) -> Catalog:
-    """Open the catalog; set it aside and rebuild it when it cannot be trusted."""
-    try:
-        catalog = await _whole_catalog(state)
-    except CatalogDamaged as damage:
-        _LOG.error("catalog-damaged", what=str(damage))
-        return await _rebuilt(state, vault, stores, clock)
-    identity = vault.identity + vault.keys.writer
-    known = await catalog.read(get_bytes, "identity")
-    if known == identity and not await _is_behind(catalog, vault, stores):
-        return catalog
-    if not known and not await _has_journal(vault, stores):
-        await catalog.write(put_value, "identity", identity)
-        return catalog
-    _LOG.warning("catalog-rebuilt", reason="another vault's" if known else "empty or behind")
-    await catalog.aclose()
-    return await _rebuilt(state, vault, stores, clock)
-
-
-async def _whole_catalog(state: str) -> Catalog:
-    """Open the catalog, and look at every page of it.
-
-    A very large one is looked at only after a stop that was not in good order. Raises
-    CatalogDamaged.
-    """
-    catalog = Catalog(state)
-    try:
-        await catalog.read(check_pages, unless=CLEAN_KEY, above_bytes=CHECKED_BYTES_MAX)
-    except BaseException:
-        await catalog.aclose()
-        raise
-    return catalog
-
-
-async def _has_journal(vault: Vault, stores: Stores) -> bool:
-    prefix = layout.epoch_prefix(vault.keys.domain, vault.keys.writer)
-    async for _ in stores.reading.scan(prefix):
-        return True
-    return False
-
-
-async def _is_behind(catalog: Catalog, vault: Vault, stores: Stores) -> bool:
-    """Say whether the local vault has a segment that the catalog does not know.
-
-    Cannot happen by a crash, for the catalog is written first; it can when the state directory was
-    put back to an older copy. Then the journal is right.
-    """
-    head = await catalog.read(load_head)
-    keys = vault.keys
-    unput = {row.name for row, _ in await catalog.read(objects.unput)}
-    prefix = f"{layout.journal_prefix(keys.domain, keys.writer)}"
-    newest = None
-    async for info in stores.local.scan(f"{prefix}{head.epoch:08x}/"):
-        newest = layout.parse_segment_name(info.name) or newest
-    if newest is not None and newest >= head.next_position:
-        return layout.segment_name(keys.domain, keys.writer, newest) not in unput
-    name = BlobName(layout.epoch_name(keys.domain, keys.writer, head.epoch + 1))
-    async for info in stores.local.scan(name):
-        return info.name not in unput
-    return False
-
-
-async def _rebuilt(state: str, vault: Vault, stores: Stores, clock: Clock) -> Catalog:
-    for name in sorted(os.listdir(state)):
-        if name.startswith("catalog.sqlite") and not name.endswith(DAMAGED_SUFFIX):
-            path = os.path.join(state, name)
-            os.replace(path, path + DAMAGED_SUFFIX)
-    from streamd.maintenance.rebuild import rebuild
-
-    await rebuild(vault, state, remote=stores.remote, local=stores.local, clock=clock)
-    catalog = Catalog(state)
-    await catalog.write(put_value, "identity", vault.identity + vault.keys.writer)
-    return catalog
-
-
-async def _finish_puts(catalog: Catalog, journal: Journal, stores: Stores) -> None:
-    """Put again what was sealed before the last process ended, the same bytes in the same order."""
-    pending = await catalog.read(objects.unput)
-    for row, data in pending:
-        await stores.local.put(BlobName(row.name), data)
-        await catalog.write(journal.mark_put, [row.number])
-    if pending:
-        _LOG.info("recovered", objects=len(pending))

@@ -28,7 +28,7 @@ from streamd.daemon.loading import load_all
 from streamd.daemon.memory import settle
 from streamd.daemon.meters import Meters
 from streamd.daemon.notify import Notifier, listen_fds
-from streamd.daemon.protection import CLEAN_KEY
+from streamd.daemon.opening import CLEAN_KEY
 from streamd.daemon.reloading import Reloading, describe_generation
 from streamd.daemon.running import Running, Supervisor
 from streamd.daemon.services import leave_handover, services_of, write_coverage

@@ -49,7 +49,6 @@ SETTLE_ROUNDS_MAX: Final = 20  # one-shot capture: looks at what moved meanwhile
 MISSING_RETRY_SECONDS: Final = 5.0
 FUZZY_RETRY_SECONDS: Final = 5.0
 FINISH_SECONDS: Final = 5.0  # for noting what was seen last, when the daemon stops
-CLEAN_KEY: Final = "clean"  # in the catalog's meta: the last daemon stopped in good order
 PACED_REASONS: Final = frozenset({"overflow", "mount-changed", "watch-limit", "path-too-long"})
 PACE_SECONDS: Final = 0.1  # between two cuts, if the first left something
 _LOG: Final = get_logger("protection")

@@ -11,25 +11,23 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from streamd.catalog.objects import ObjectState
-from streamd.config.model import DEFAULT_POLICY, Config, PolicyConfig
+from streamd.config.model import DEFAULT_POLICY, Config
 from streamd.daemon.host import Host
+from streamd.daemon.opening import MetaKeys, lend_keys
 from streamd.daemon.releasing import ReleaseFacts, release
+from streamd.daemon.rules import rule_of, rules_of
 from streamd.daemon.verification import Verification
 from streamd.effects import MICROSECONDS
 from streamd.errors import PolicyRefused, StreamdError, UsageInvalid, VaultUnreachable
-from streamd.format.keys import KeyChain, Role
 from streamd.maintenance.site import Site
 from streamd.observe.logging import get_logger
-from streamd.policy.retention import Rule
 from streamd.vault.documents import put_documents
-from streamd.vault.vault import Vault
 
 if TYPE_CHECKING:
     from streamd.maintenance.expire import RetentionReport
     from streamd.maintenance.facts import RunFacts
     from streamd.maintenance.runs import RunsReport
 
-MetaKeys = dict[int, bytes]  # generation -> private key
 FIRST_RUN_SECONDS: Final = 120.0  # after the start: let protection come first
 EVICT_SECONDS: Final = 60.0
 DOCUMENTS_RETRY_SECONDS: Final = 3600.0
@@ -229,23 +227,6 @@ async def storage_now_us(host: Host) -> int:
     return now_us - skew_us
 
 
-def rule_of(policy: PolicyConfig) -> Rule:
-    """Return a configured policy as the retention rule it means."""
-    return Rule(
-        continuous_us=policy.continuous_seconds * MICROSECONDS,
-        hourly=policy.hourly,
-        daily=policy.daily,
-        weekly=policy.weekly,
-        monthly=policy.monthly,
-        yearly=policy.yearly,
-    )
-
-
-def rules_of(config: Config) -> dict[str, Rule]:
-    """Return the rule of every configured source."""
-    return {name: rule_of(config.policy_of(name)) for name in config.sources}
-
-
 def meta_keys_of(args: dict[str, object]) -> MetaKeys:
     """Return the keys that a request has lent, see `cli.retention`. Raises UsageInvalid."""
     try:
@@ -255,20 +236,10 @@ def meta_keys_of(args: dict[str, object]) -> MetaKeys:
 
 
 def site_of(host: Host, meta_keys: MetaKeys | None = None) -> Site:
-    """Return what maintenance works on.
-
-    A write-only host is lent the private META keys for one run: names and indexes can be read with
-    them, content can not. They are forgotten with the site.
-    """
-    vault = host.vault
-    if meta_keys:
-        lent = KeyChain(vault.keys.host)
-        lent.public = vault.keys.public
-        lent.lend(Role.META, meta_keys)
-        vault = Vault(vault.store, lent, vault.config, vault.verify_keys)
+    """Return what maintenance works on; a write-only host is lent the META keys for one run."""
     state = ObjectState.VAULT if host.stores.remote is None else ObjectState.LOCAL
     return Site(
-        vault=vault,
+        vault=lend_keys(host.vault, meta_keys),
         catalog=host.catalog,
         writer=host.writer,
         clock=host.clock,

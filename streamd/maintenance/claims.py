@@ -32,7 +32,7 @@ class Claims:
         """These chunks are needed; of those that are new, nobody is known to hold one."""
         if self._db is None:
             held = self._held
-            held.update((chunk, NOBODY) for chunk in ids if chunk not in held)
+            held.update(dict.fromkeys(set(ids).difference(held), NOBODY))
             if len(self._held) > self._held_max:
                 self._spill()
             return
@@ -61,14 +61,15 @@ class Claims:
         if self._db is None:
             holder_of = self._held.get
             found = {chunk for chunk in ids if holder_of(chunk) == NOBODY}
-        else:
-            found = set()
-            for part, marks in _parts(ids):
-                rows = self._db.execute(
-                    f"SELECT id FROM live WHERE holder = -1 AND id IN ({marks})",  # noqa: S608 - question marks only
-                    part,
-                )
-                found.update(row[0] for row in rows)
+            self._held.update(dict.fromkeys(found, number))
+            return found
+        found = set()
+        for part, marks in _parts(ids):
+            rows = self._db.execute(
+                f"SELECT id FROM live WHERE holder = -1 AND id IN ({marks})",  # noqa: S608 - question marks only
+                part,
+            )
+            found.update(row[0] for row in rows)
         self.move(found, number)
         return found
 

@@ -63,11 +63,13 @@ class LiveSet:
         try:
             for value in values:
                 version = decode(value)
-                if not version.content:
+                content = version.content
+                if len(content) == 1 and not version.levels and (only := content[0].id) is not None:
+                    ids.append(only)  # as nearly all are
                     continue
-                direct = [run.id for run in version.content if run.id is not None]
+                direct = [run.id for run in content if run.id is not None]
                 ids.extend(direct)
-                if version.levels:
+                if direct and version.levels:
                     self._defer(version.levels, direct)
         except wire.MALFORMED as error:
             raise VaultDamaged(f"a file version does not parse: {error}") from error
@@ -119,8 +121,7 @@ class LiveSet:
         for start in range(0, len(fresh), _PAGES_AT_ONCE):
             part = fresh[start : start + _PAGES_AT_ONCE]
             async for pages in chunks.read_chunks(part, Role.META):
-                for body in pages.values():
-                    await in_thread(partial(self._add_page, body))
+                await in_thread(partial(self._add_pages, list(pages.values())))
 
     def has_marked(self, root: CheckpointRoot) -> None:
         """All rows of this checkpoint were added already: its pages are needed, too."""
@@ -128,12 +129,13 @@ class LiveSet:
         self._seen_pages.update(pages)
         self.add(pages)
 
-    def _add_page(self, body: Buffer) -> None:
-        self.add_rows(checkpoint.decode_page(body))
+    def _add_pages(self, bodies: Iterable[Buffer]) -> None:
+        for body in bodies:
+            self.add_rows(checkpoint.decode_page(body))
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """What these rows of a state refer to is needed."""
-        self.add_versions(_versions_of(rows))
+        self.add_versions([value for key, value in rows if is_version_key(key)])
 
     async def mark_catalog(
         self, connection: sqlite3.Connection, marked: Mapping[SourceId, StateSum]
@@ -208,7 +210,3 @@ class LiveSet:
 
 def _is_version(record: Record) -> bool:
     return record.op == _SET and is_version_key(record.key)
-
-
-def _versions_of(rows: Iterable[Row]) -> Iterator[bytes]:
-    return (value for key, value in rows if is_version_key(key))

@@ -5,7 +5,7 @@ and the last segment says the sum that a replay would arrive at. Whatever was wr
 from the vault and summed again, and what its rows refer to is marked as needed on the way.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from itertools import islice, pairwise
 from operator import ge
@@ -15,7 +15,8 @@ import msgspec
 
 from streamd.errors import VaultDamaged
 from streamd.format import batch, checkpoint, state_sum, wire
-from streamd.format.checkpoint import CheckpointRoot, Row
+from streamd.format.checkpoint import CheckpointRoot
+from streamd.format.crypto import Buffer
 from streamd.format.keys import Role
 from streamd.maintenance.checkpointing import (
     RowsDiffer,
@@ -35,6 +36,7 @@ from streamd.vault.parallel import in_thread
 from streamd.vault.state_reader import StateReader
 
 _STATE: Final = msgspec.msgpack.Decoder(StateSum)
+_AT_ONCE_BYTES: Final = 2 << 20  # of pages summed up in one go
 _CHANGING: Final = frozenset({Op.SET, Op.DEL, Op.RESET})
 Progress = Callable[[str, int, int], None]  # step, done, of how many (0: unknown)
 
@@ -127,28 +129,41 @@ async def prove_roots(
 
 async def _prove(reader: StateReader, name: BlobName, root: CheckpointRoot, live: LiveSet) -> None:
     """Raise VaultDamaged unless the pages of a root hold what its state sum says."""
-    total = count = 0
-    spans: dict[bytes, tuple[bytes, bytes]] = {}  # page -> its first and last key
+    seen = _Seen(live)
+    held: dict[bytes, Buffer] = {}
     async for pages in reader.chunks.read_chunks({page.id for page in root.pages}, Role.META):
-        for page_id, body in pages.items():
-            rows = checkpoint.decode_page(body)
-            spans[page_id] = rows[0][0], rows[-1][0]
-            count += len(rows)
-            total += await in_thread(partial(_sum_and_mark, rows, live))
+        held |= pages
+        if sum(map(len, held.values())) >= _AT_ONCE_BYTES:
+            await in_thread(partial(seen.add, held))
+            held = {}
+    await in_thread(partial(seen.add, held))
     for page, following in pairwise(root.pages):
-        if spans[page.id][1] >= spans[following.id][0]:
+        if seen.spans[page.id][1] >= seen.spans[following.id][0]:
             raise VaultDamaged(f"{name} has a key twice, or not in order", name=name)
-    if StateSum(state_sum.to_bytes(total), count) != root.state:
+    if StateSum(state_sum.to_bytes(seen.total), seen.count) != root.state:
         raise VaultDamaged(f"{name} is not the state that it was written of", name=name)
     live.has_marked(root)
 
 
-def _sum_and_mark(rows: list[Row], live: LiveSet) -> int:
-    keys = [key for key, _ in rows]
-    if any(map(ge, keys, islice(keys, 1, None))):
-        raise VaultDamaged("a checkpoint page has a key twice, or not in order")
-    live.add_rows(rows)
-    return batch.sum_rows(rows)
+class _Seen:
+    """Sums up pages and marks what they refer to. Blocking."""
+
+    def __init__(self, live: LiveSet) -> None:
+        self._live = live
+        self.total = self.count = 0
+        self.spans: dict[bytes, tuple[bytes, bytes]] = {}  # page -> its first and last key
+
+    def add(self, pages: Mapping[bytes, Buffer]) -> None:
+        """Take pages, each a sorted part of the state, in any order. Raises VaultDamaged."""
+        for page_id, body in pages.items():
+            rows = checkpoint.decode_page(body)
+            keys = [key for key, _ in rows]
+            if any(map(ge, keys, islice(keys, 1, None))):
+                raise VaultDamaged("a checkpoint page has a key twice, or not in order")
+            self.spans[page_id] = keys[0], keys[-1]
+            self.count += len(rows)
+            self.total += batch.sum_rows(rows)
+            self._live.add_rows(rows)
 
 
 def proven_in_catalog(written: Iterable[Rooted]) -> dict[SourceId, StateSum]:

@@ -9,7 +9,7 @@ from unit.maintenance.smallhost import HOUR_US, SmallHost
 from streamd.catalog.db import FILE_NAME, get_int
 from streamd.catalog.journal import blind_since, load_head
 from streamd.daemon.compose import Stores
-from streamd.daemon.host import DAMAGED_SUFFIX, open_catalog
+from streamd.daemon.opening import DAMAGED_SUFFIX, open_catalog
 from streamd.maintenance.checkpoint_due import checkpoint_due
 from streamd.maintenance.runs import keep_runs
 from streamd.storage.local import LocalBlobStore
