@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -11,13 +12,14 @@ import pytest
 from watch_tools import Watched, make_source, tmpfs, watching
 
 from streamd.effects import SystemClock
-from streamd.sources.filesystem import devicewatch, mountwatch
+from streamd.sources.filesystem import devicewatch, fanotify, mountwatch
 from streamd.sources.filesystem.handles import Answer, Question, answer_to
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mountwatch import MountWatch
 
 pytestmark = [pytest.mark.root, pytest.mark.asyncio]
 HELD_SECONDS = 1.5
+DEEP = 1000  # directories of five bytes: more than a path can have
 LATE_MAX_SECONDS = 0.7  # of a loop with nothing to do, on a machine with much to do
 
 
@@ -285,3 +287,51 @@ async def test_whatever_happens_while_handles_take_their_time_is_reported(tree, 
                     break
             else:
                 assert path in batch.paths, path
+
+
+async def test_a_flood_elsewhere_that_never_ends_holds_nothing_up(disk, tree, monkeypatch):
+    elsewhere = disk / "elsewhere"
+    elsewhere.mkdir()
+    read, counts = fanotify.Group.read, {"reads": 0}
+
+    def flooded(group: fanotify.Group) -> list[fanotify.Event]:
+        counts["reads"] += 1
+        (elsewhere / f"f{counts['reads'] % 50}").write_text("x")  # there is always one more
+        return read(group)
+
+    source = make_source(tree, mount_watch=watch_with(answer_to))
+    async with watching(source) as watched:
+        monkeypatch.setattr(fanotify.Group, "read", flooded)
+        for number in range(3):
+            (tree / f"g{number}").write_text("x")
+            seen = await watched.seen()
+            assert set(seen.paths) == {os.fsencode(tree / f"g{number}")}
+            assert not seen.gap
+        assert counts["reads"] > 10
+
+
+async def test_what_happens_too_deep_to_be_said_is_asked_once_if_nobody_protects_it(disk, tree):
+    asked = []
+
+    def counting(question: Question) -> Answer:
+        asked.extend(question.directories)
+        return answer_to(question)
+
+    source = make_source(tree, mount_watch=watch_with(counting))
+    async with watching(source) as watched:
+        fd = os.open(disk, os.O_RDONLY)
+        try:
+            for _ in range(DEEP):
+                os.mkdir("deep", dir_fd=fd)
+                below = os.open("deep", os.O_RDONLY, dir_fd=fd)
+                os.close(fd)
+                fd = below
+            await watched.seen()
+            for number in range(3):
+                asked.clear()
+                os.close(os.open(f"f{number}", os.O_CREAT | os.O_WRONLY, dir_fd=fd))
+                assert not (await watched.seen()).paths
+            assert asked == []
+        finally:
+            os.close(fd)
+        subprocess.run(["rm", "-r", str(disk / "deep")], check=True)

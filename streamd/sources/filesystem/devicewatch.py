@@ -17,6 +17,7 @@ from typing import Final
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
 from streamd.sources.filesystem import fanotify
+from streamd.sources.filesystem.backlog import Backlog
 from streamd.sources.filesystem.handles import Answer, Asker, LookUp, Question, answer_to
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.mounts import Mount
@@ -89,6 +90,7 @@ class DeviceWatch:
         self._places: dict[bytes, _Place] = {}
         self._lonely: set[bytes] = set()  # files that have one name only
         self.group = fanotify.Group(kept_fd)
+        self._backlog = Backlog(clock, self.group.waiting)
         try:
             if kept_fd is None:
                 self.group.mark_filesystem(path)
@@ -117,25 +119,33 @@ class DeviceWatch:
         """Whether events were read whose handles are being looked up; `answered` is set after."""
         return bool(self._asked)
 
+    @property
+    def delivered_us(self) -> int:
+        """The newest instant before which everything is known to be delivered; 0: none is."""
+        return self._backlog.delivered_us
+
     def drain(self, limit: int, *, is_last: bool = False) -> int | None:
         """Deliver waiting events; return an instant before which all were delivered.
 
         None when there are more than `limit` reads' worth, or than can be delivered in one turn on
         the event loop: of a busy file system all events come here, also of what is not protected.
         The last time takes as long as it takes: no turn follows. Also None while handles are looked
-        up: `proceed` is called when they are known.
+        up: `proceed` is called when they are known. `delivered_us` moves all the same.
         """
         if self._asked:
             return None
         turn_ends = math.inf if is_last else self._clock.monotonic() + _TURN_SECONDS
         for _ in range(limit):
+            self._backlog.mark()
             now = self._clock.now_us()
             events = self.group.read()
             if not events:
+                self._backlog.emptied(now)
                 return now
             if self._ask(events):
                 return None
             self._deliver_all(events)
+            self._backlog.delivered(len(events))
             if self._clock.monotonic() >= turn_ends:
                 return None
         return None
@@ -143,8 +153,10 @@ class DeviceWatch:
     def give_up(self) -> None:
         """Deliver what is waited for as lost: there is no time left to wait."""
         if self._asked:
+            lost = len(self._asked)
             self._settle()
             self._lose()
+            self._backlog.delivered(lost)
 
     # -- looking up ------------------------------------------------------------------------------
 
@@ -203,10 +215,13 @@ class DeviceWatch:
             self._lose()
         else:
             self._answer = answer
-            for mount, above in answer.too_long:
-                self._lose_below(above, mount)
+            for handle, mount, above in answer.too_long:
+                is_ours = self._lose_below(above, mount)
+                if not (is_ours or answer.paths[handle]):
+                    self._places[handle] = _ELSEWHERE
             self._deliver_all(events)
             self._answer = Answer()
+        self._backlog.delivered(len(events))
         self._proceed()
 
     def _settle(self) -> None:
@@ -299,7 +314,7 @@ class DeviceWatch:
         for subscription in self.subscriptions:
             subscription.inbox.lose("overflow", subscription.configured)
 
-    def _lose_below(self, above: bytes, mount: Mount) -> None:
+    def _lose_below(self, above: bytes, mount: Mount) -> bool:
         """Have a directory scanned below which a path is too long to be said, if protected."""
         place = _Place()
         for subscription in self.subscriptions:
@@ -307,6 +322,7 @@ class DeviceWatch:
                 _relate(place, subscription, above)
         for inbox, directory in place.inside:
             inbox.lose("path-too-long", directory)
+        return bool(place.inside)
 
     def _place(self, handle: bytes) -> _Place | None:
         """Return what the directory with this handle is to us; None when it is gone."""

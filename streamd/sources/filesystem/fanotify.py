@@ -7,8 +7,10 @@ turn handles into paths, and Linux 5.17.
 
 import ctypes
 import errno
+import fcntl
 import os
 import struct
+import termios
 from typing import Final, NamedTuple
 
 from streamd.sources.filesystem.native import last_error
@@ -39,6 +41,7 @@ _INFO_NAMED: Final = frozenset({2, 10, 12})  # directory and name; the old and n
 _META: Final = struct.Struct("=IBBHQii")
 _INFO: Final = struct.Struct("=BBH")
 _SIZE: Final = struct.Struct("=I")
+_COUNT: Final = struct.Struct("=i")
 _FSID_SIZE: Final = 8
 # The root of a whole btrfs, whatever subvolume is mounted: inode 256 of tree 5, any generation.
 _BTRFS_TOP: Final = struct.pack("=IiQQI", 20, 0x4D, 256, 5, 0)
@@ -121,6 +124,15 @@ class Group:
             return parse(os.read(self.fd, _READ_SIZE))
         except BlockingIOError:
             return []
+
+    def waiting(self) -> int:
+        """Return how many events are in the queue.
+
+        The kernel answers FIONREAD with the size of their fixed parts alone, see fanotify(7) and
+        fanotify_ioctl in fs/notify/fanotify/fanotify_user.c.
+        """
+        answer = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(_COUNT.size))
+        return int(_COUNT.unpack(answer)[0]) // _META.size
 
     def close(self) -> None:
         """Stop watching, unless somebody else holds the descriptor too."""

@@ -18,7 +18,10 @@ from streamd.observe.logging import get_logger
 from streamd.sources.filesystem import fanotify
 from streamd.sources.filesystem.mounts import Mount
 
-_CLIMB_MAX: Final = 4096  # directories to go up until a path is short enough to be said
+# Where a path is too long to be said: levels to go up at once, as many as one call can be told …
+_LEAP: Final = 1364
+_LEAPS_MAX: Final = 100  # … and how often
+_ABOVE: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _LOG: Final = get_logger("watch")
 
 
@@ -46,7 +49,7 @@ class Answer:
     paths: dict[bytes, dict[Mount, bytes]] = field(default_factory=dict)  # {}: gone
     files: dict[bytes, FileState | None] = field(default_factory=dict)  # None: gone
     # Where a path is longer than the kernel can say: the nearest directory above that can be said.
-    too_long: list[tuple[Mount, bytes]] = field(default_factory=list)
+    too_long: list[tuple[bytes, Mount, bytes]] = field(default_factory=list)
 
 
 LookUp = Callable[[Question], Answer]
@@ -121,7 +124,7 @@ def _paths_of(handle: bytes, mounts: dict[Mount, int], answer: Answer) -> dict[M
         except OSError:  # longer than the kernel can say
             above = _nearest_above(fd)
             if above is not None:
-                answer.too_long.append((mount, above))
+                answer.too_long.append((handle, mount, above))
         finally:
             os.close(fd)
     return paths
@@ -142,20 +145,51 @@ def _state_of(handle: bytes, mounts: dict[Mount, int]) -> FileState | None:
 
 
 def _nearest_above(fd: int) -> bytes | None:
-    """Return the path of the nearest directory above that the kernel can say; None: it is gone."""
+    """Return the path of the nearest directory above that the kernel can say; None: it is gone.
+
+    One call goes up many levels for what one level costs.
+    """
     at = os.dup(fd)
     try:
-        for _ in range(_CLIMB_MAX):
-            parent = os.open(b"..", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=at)
+        for _ in range(_LEAPS_MAX):
+            best = _path_above(at, _LEAP)
+            if best is not None:
+                return _nearer(at, best)
+            above = os.open(b"../" * _LEAP, _ABOVE, dir_fd=at)
             os.close(at)
-            at = parent
-            with contextlib.suppress(OSError):
-                return fanotify.path_of(at)
+            at = above
     except OSError:
         pass  # gone meanwhile; its own removal tells
     finally:
         os.close(at)
     return None
+
+
+def _nearer(fd: int, best: bytes) -> bytes:
+    """Return the path of the nearest directory that can be said; that one leap up is `best`."""
+    low, high = 0, _LEAP
+    while high - low > 1:
+        middle = (low + high) // 2
+        path = _path_above(fd, middle)
+        if path is None:
+            low = middle
+        else:
+            best, high = path, middle
+    return best
+
+
+def _path_above(fd: int, levels: int) -> bytes | None:
+    """Return the path so many levels up (at the top: its own); None: it cannot be said."""
+    try:
+        at = os.open(b"../" * levels, _ABOVE, dir_fd=fd)
+    except OSError:
+        return None
+    try:
+        return fanotify.path_of(at)
+    except OSError:
+        return None
+    finally:
+        os.close(at)
 
 
 def _open_on(mount: Mount, path: bytes) -> int:

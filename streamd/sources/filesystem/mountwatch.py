@@ -230,6 +230,10 @@ class MountWatch:
             complete = watch.drain(limit) is not None and complete
         return drained if complete else None
 
+    def delivered_us(self, inbox: Inbox) -> int:
+        """Return the newest instant before which all is known to be delivered; 0: there is none."""
+        return min((watch.delivered_us for watch in self._of(inbox)), default=0)
+
     async def answered(self, inbox: Inbox, seconds: float) -> bool:
         """Wait until nothing is being looked up for the inbox; False: it takes longer, or ends."""
         if self._is_ending:

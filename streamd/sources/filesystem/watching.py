@@ -20,6 +20,7 @@ POLLING: Final = "polling"
 WATCH_MODES: Final = (FANOTIFY, INOTIFY, POLLING)  # from best to worst
 
 _IDLE_SECONDS: Final = 1.0  # the watermark moves at least this often
+_BATCH_SECONDS: Final = 0.3  # of a queue that is never empty: what there is by then
 _GATHER_SECONDS: Final = 0.1  # each batch is a transaction: one for a burst, not for each event
 _READS_MAX: Final = 16  # in one turn on the event loop
 _SHARED_READS_MAX: Final = 64  # those are smaller
@@ -108,17 +109,20 @@ class WatchSession:
             await self._gather()
         self._hurried.clear()
         await self._follow_mounts()
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _BATCH_SECONDS
         while True:
             instants = self._drain()
-            known = [instant for instant in instants if instant is not None]
-            if len(known) == len(instants):
-                self._drained_us = max(self._drained_us, min(known))
-                break
-            if self._inbox.depth >= _PATHS_MAX:
+            if None not in instants or loop.time() > until or self._inbox.depth >= _PATHS_MAX:
                 break
             if not await self._shared.answered(self._inbox, _IDLE_SECONDS):
                 break  # one of several may hang: what there is of the others goes on
             await asyncio.sleep(0)
+        if instants[0] is None:  # others on the file system may never let it be all
+            instants[0] = self._shared.delivered_us(self._inbox)
+        known = [instant for instant in instants if instant is not None]
+        if len(known) == len(instants):
+            self._drained_us = max(self._drained_us, min(known))
         return self._inbox.take(self._drained_us)
 
     async def _gather(self) -> None:
