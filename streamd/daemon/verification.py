@@ -22,7 +22,15 @@ from streamd.daemon.host import Host
 from streamd.effects import MICROSECONDS
 from streamd.errors import StreamdError, UsageInvalid
 from streamd.observe.logging import get_logger
-from streamd.policy.verify_schedule import LEVELS, due_level
+from streamd.policy.backoff import fraction_of
+from streamd.policy.verify_schedule import (
+    LEVELS,
+    Failure,
+    after_failure,
+    after_look,
+    due_level,
+    with_retry,
+)
 from streamd.vault.parallel import in_this_pool
 from streamd.vault.vault import no_other_layer
 
@@ -49,6 +57,7 @@ class Verification:
         self._config = config
         self._lock = lock
         self._tried_us: dict[str, int] = {}
+        self._failure: Failure | None = None
 
     async def run(self) -> None:
         """Keep the schedule until cancelled."""
@@ -57,11 +66,29 @@ class Verification:
         while True:
             level = await self._due()
             if level is not None:
-                try:
-                    await self._verify(level, heal=self._config().verify.heal)
-                except StreamdError as error:
-                    _LOG.error("verify-failed", level=level, reason=error.code, what=str(error))
+                await self._look_at(level)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _look_at(self, level: str) -> None:
+        """Verify because it is due; what a fault ended is tried again before its next turn."""
+        started_us = self._host.clock.now_us()
+        try:
+            await self._verify(level, heal=self._config().verify.heal)
+        except StreamdError as error:
+            self._note_tried(level, started_us)
+            fraction = fraction_of(self._host.entropy.token(8))
+            now_us = self._host.clock.now_us()
+            failure = after_failure(self._failure, level, now_us, fraction=fraction)
+            self._failure = failure
+            wait = (failure.retry_us - now_us) // MICROSECONDS if failure.retry_us else None
+            _LOG.error(
+                "verify-failed",
+                level=level,
+                reason=error.code,
+                what=str(error),
+                tries=failure.tries,
+                retry_seconds=wait,
+            )
 
     async def request(self, args: dict[str, Any]) -> "VerifyFacts":
         """Verify now; the answer to `verify` on the control socket."""
@@ -85,13 +112,15 @@ class Verification:
         succeeded = await host.catalog.read(read_successes)
         last = {name: max(us, self._tried_us.get(name, 0)) for name, us in succeeded.items()}
         can_read = host.vault.keys.host.private is not None
-        return due_level(
-            host.clock.now_us(),
+        intervals, now_us = intervals_of(self._config().verify), host.clock.now_us()
+        due = due_level(
+            now_us,
             last,
-            intervals_of(self._config().verify),
+            intervals,
             deepest="full" if can_read else "list",
             checkpoint_us=await host.catalog.read(_newest_checkpoint_us),
         )
+        return with_retry(now_us, due, self._failure, intervals)
 
     async def _show_last(self) -> None:
         gauge = self._host.meters.metrics.verify_last_success_timestamp_seconds
@@ -109,16 +138,20 @@ class Verification:
         wanted = Level(level)
         started_us = host.clock.now_us()
         async with self._lock:
-            for contained in wanted.contained:
-                self._tried_us[contained] = started_us
             with _idle_threads() as pool, in_this_pool(pool):
                 report = await verify_host(
                     host, wanted, heal=heal, seed=seed, draws=draws or self._config().verify.frames
                 )
+        self._note_tried(level, started_us)
+        self._failure = after_look(self._failure, level)
         await self._tell(report, started_us)
         if host.uploader is not None:
             host.uploader.wake()
         return report
+
+    def _note_tried(self, level: str, started_us: int) -> None:
+        for contained in LEVELS[: LEVELS.index(level) + 1]:
+            self._tried_us[contained] = started_us
 
     async def _tell(self, report: "VerifyReport", started_us: int) -> None:
         metrics = self._host.meters.metrics
