@@ -140,3 +140,12 @@ def census(
         entries -= finder.find(path) is not None
     counts[classes.PROTECTED] = max(entries, 0)
     return counts
+
+
+def entry_count(connection: sqlite3.Connection, source: int) -> int:
+    """Return how many entries the newest state of a source has, names and files together halved.
+
+    Each file has a version and, nearly always, one name: the number of live keys halved.
+    """
+    row = connection.execute("SELECT key_count FROM source WHERE number = ?", (source,)).fetchone()
+    return 0 if row is None else int(row[0]) // 2

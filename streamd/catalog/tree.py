@@ -20,7 +20,7 @@ from streamd.format import batch, state_sum
 from streamd.model.entry import Dirent, EntryType, SourceInfo
 from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
-from streamd.model.record import SOURCE_KEY, Op, Record, dirent_key, version_key
+from streamd.model.record import SOURCE_KEY, Op, dirent_key, version_key
 from streamd.policy.toll import Toll
 
 CHILDREN_MAX = 1000  # of a directory that goes, at a time
@@ -207,7 +207,7 @@ class TreeWriter:
         """Apply intents until one changes the shape of the tree; return what is left.
 
         What is known of the tree is read once for all intents, for speed; a removal or a move makes
-        that stale, so the run ends there.
+        that stale, so the run ends there, unless that is of a file with which it has nothing to do.
         """
         rows = list(self._known_nodes({intent.fid for intent in intents}))
         known = {fid: version for fid, version, _ in rows}
@@ -237,7 +237,8 @@ class TreeWriter:
             if before is None or before[0] != fid:
                 moved = is_single and (fid in links or self._has_name(fid, known))
                 is_nameless = fid in self._nameless
-                if before is not None or moved or (is_nameless and index > 0):
+                is_tied = moved or is_nameless or self._is_tied(before, known, alive, links)
+                if moved or (is_nameless and index > 0) or (before is not None and is_tied):
                     self._flush(entries, fresh, links)
                     if (moved or is_nameless) and self._is_within(parent, fid):
                         self.dropped.append(intent)  # its way up has moved too, and is not known
@@ -252,16 +253,40 @@ class TreeWriter:
                 if is_nameless and self._is_within(parent, fid):
                     self.dropped.append(intent)
                     continue
-                entries.append((parent, name, fid, intent.stat.type))
-                self._state.more_names += 1
-                self._state.toll.named(fid, name)
                 existing[parent, name] = (fid, intent.stat.type)
-                value = _ENCODE(Dirent(fid, intent.stat.type))
-                self._set(dirent_key(self._public(parent), name), value, None)
+                entries.append(self._name(intent, before))
                 links[fid] = links.get(fid, 0) + 1
             self._version(intent, known, fresh)
         self._flush(entries, fresh, links)
         return left
+
+    def _name(self, intent: Intent, before: tuple[int, int] | None) -> tuple[int, bytes, int, int]:
+        """Record an entry, in the place of a file `before`, or a free one; return its row."""
+        if before is not None:
+            self._detach(intent.parent, intent.name, *before)
+        parent, name, fid, kind = intent.parent, intent.name, intent.fid, intent.stat.type
+        self._state.more_names += 1
+        self._state.toll.named(fid, name)
+        value = _ENCODE(Dirent(fid, kind))
+        self._set(dirent_key(self._public(parent), name), value, None)
+        return parent, name, fid, kind
+
+    @staticmethod
+    def _is_tied(
+        before: tuple[int, int] | None,
+        known: dict[int, bytes],
+        alive: set[int],
+        links: dict[int, int],
+    ) -> bool:
+        """Say whether a run has more to do with a file (number, type) than one place of it.
+
+        If not, what the run knows of the tree stays true when the file leaves that place for a new
+        one. So it is with files that an editor replaces when it saves them.
+        """
+        if before is None:
+            return False
+        fid, kind = before
+        return kind == EntryType.DIRECTORY or fid in known or fid in alive or fid in links
 
     def _apply_new(
         self,
@@ -466,25 +491,3 @@ class TreeWriter:
 
 def _with_several_names(rows: Sequence[tuple[int, bytes, int]]) -> set[int]:
     return {fid for fid, _, count in rows if count > 1}
-
-
-def to_records(
-    states: Sequence[SourceState], dt_us: int
-) -> tuple[tuple[SourceId, ...], list[Record]]:
-    """Return the table of sources and all collected records, each source's in order."""
-    sources = tuple(state.id for state in states)
-    records = [
-        Record(op, dt_us, index, key, value)
-        for index, state in enumerate(states)
-        for op, key, value in state.records
-    ]
-    return sources, records
-
-
-def entry_count(connection: sqlite3.Connection, source: int) -> int:
-    """Return how many entries the newest state of a source has, names and files together halved.
-
-    Each file has a version and, nearly always, one name: the number of live keys halved.
-    """
-    row = connection.execute("SELECT key_count FROM source WHERE number = ?", (source,)).fetchone()
-    return 0 if row is None else int(row[0]) // 2

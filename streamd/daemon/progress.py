@@ -9,8 +9,8 @@ import msgspec
 from msgspec import field
 
 from streamd.catalog import dirty, objects
+from streamd.catalog.census import entry_count
 from streamd.catalog.suspicion import incident_of
-from streamd.catalog.tree import entry_count
 from streamd.model.record import Incident
 
 

@@ -8,6 +8,7 @@ import pytest
 from streamd.catalog import tree
 from streamd.catalog.db import Catalog
 from streamd.catalog.tree import Intent, SourceState, TreeWriter, load_source
+from streamd.format import batch
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
 from streamd.model.ids import SourceId
@@ -76,3 +77,68 @@ def test_of_what_goes_with_a_replaced_directory_only_what_was_just_recorded_is_t
     again = intent(-state.number, b"/r", EntryType.REGULAR, 9001)
     assert catalog.write_now(replace, state, again) == set()
     catalog.close()
+
+
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_files_that_new_ones_replaced_cost_no_look_at_the_others(tmp_path, is_at_once):
+    """An editor replaces a file when it saves it; a batch may be full of such."""
+    catalog, count = Catalog(str(tmp_path)), 60
+    state = catalog.write_now(load_source, "s", SourceId(bytes(16)))
+
+    def intent(
+        parent: int, name: bytes, kind: EntryType, fid: int, body: bytes = b"version"
+    ) -> Intent:
+        return Intent(parent, name, fid, stat(kind, fid), body, again=False, is_fresh=True)
+
+    top = intent(-state.number, b"/r", EntryType.DIRECTORY, 100)
+    files = [intent(100, b"f%02d" % n, EntryType.REGULAR, 101 + n) for n in range(count)]
+    catalog.write_now(lambda c: TreeWriter(c, state).apply([top, *files]))
+    state.records.clear()
+    others = [
+        intent(100, b"f%02d" % n, EntryType.REGULAR, 501 + n, b"another") for n in range(count)
+    ]
+    # one new file has the place of another new one, and one that was replaced has a place elsewhere
+    others += [others[7]._replace(fid=900), files[9]._replace(name=b"kept", is_fresh=False)]
+    asked: list[str] = []
+
+    def work(connection: sqlite3.Connection) -> set[tuple[int, bytes]]:
+        connection.set_trace_callback(asked.append)
+        writer = TreeWriter(connection, state)
+        for part in [others] if is_at_once else [[other] for other in others]:
+            writer.apply(part)
+        left = writer.finish()
+        connection.set_trace_callback(None)
+        return left
+
+    assert catalog.write_now(work) == set()
+    if is_at_once:
+        assert sum("FROM dirent WHERE parent = 100 AND name IN" in each for each in asked) <= 4
+    assert state.key_count == 2 * (count + 2)
+    with catalog.reader() as connection:
+        rows = dict(connection.execute("SELECT name, fid FROM dirent WHERE parent = 100"))
+        alive = {fid for (fid,) in connection.execute("SELECT fid FROM node WHERE links = 1")}
+    expected = {b"f%02d" % n: 501 + n for n in range(count)} | {b"f07": 900, b"kept": 110}
+    assert rows == expected
+    assert alive == {100, *expected.values()}
+    gone = [key for op, key, _ in state.records if op == Op.DEL]
+    assert len(gone) == 2 * (count + 1) - 1  # one of the replaced has a name elsewhere
+    keys = keys_of([top, *files], state.number)
+    for op, key, value in state.records:
+        keys.pop(key, None) if op == Op.DEL else keys.update({key: value})
+    assert batch.sum_rows(list(keys.items())) == state.total % (1 << 256)
+    catalog.close()
+
+
+def keys_of(intents: list[Intent], source: int) -> dict[bytes, bytes]:
+    """Return the keys that new files set."""
+    new = [
+        (
+            1 if each.parent == -source else each.parent,
+            each.name,
+            each.fid,
+            each.stat.type,
+            each.version,
+        )
+        for each in intents
+    ]
+    return {key: value for _, key, value in batch.new_records(int(Op.SET), new)}
