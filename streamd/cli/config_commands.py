@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from streamd.cli.context import config_path, emit, load_config
+from streamd.cli.context import config_path, emit, load_config, note
 from streamd.cli.declare import argument, option
 from streamd.config.diff import ConfigChanges
 from streamd.config.diff import diff as changes_between
@@ -18,6 +18,7 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     source_count: int
     policy_count: int
+    warnings: tuple[str, ...] = ()  # what is set and not acted on
 
 
 class ShowReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,14 +49,19 @@ def check(
     Example: streamd config check -c /etc/streamd/streamd.toml
     """
     from streamd.config.host import check_host
+    from streamd.config.unheeded import unheeded
 
     config = load_config()
     if not values_only:
         check_host(config)
+    warnings = unheeded(config)
+    for each in warnings:
+        note(f"warning: {each}")
     report = CheckReport(
         file=config_path(),
         source_count=len(config.sources),
         policy_count=len(config.policies),
+        warnings=warnings,
     )
     emit(report, _check_text)
 

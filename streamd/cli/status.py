@@ -104,6 +104,7 @@ def _notes(status: DaemonStatus, ordered: list[SourceStatus]) -> list[str]:
         notes.append(
             f"the last reload was refused, the old configuration runs on: {status.config_error}"
         )
+    notes += [f"WARNING: {each}" for each in status.config_unheeded]
     if status.spool_full_since_us:
         since = render.ago(status.spool_full_since_us, status.now_us)
         notes.append(

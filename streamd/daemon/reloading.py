@@ -7,6 +7,7 @@ from streamd.config.diff import ConfigChanges, diff
 from streamd.config.host import check_host
 from streamd.config.load import load
 from streamd.config.model import Config
+from streamd.config.unheeded import unheeded
 from streamd.daemon.following import follow_keys
 from streamd.daemon.notify import Notifier
 from streamd.daemon.status import ReloadReport
@@ -101,6 +102,8 @@ def describe_generation(daemon: "Daemon") -> None:
     metrics.config_last_reload_successful.set(1)
     metrics.config_last_reload_success_timestamp_seconds.set_to_current_time()
     metrics.config_generation.set(daemon.generation)
+    for each in unheeded(daemon.config):
+        _LOG.warning("config-not-heeded", what=each)
 
 
 def load_checked(path: str) -> Config:

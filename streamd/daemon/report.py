@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from streamd import __version__
 from streamd.catalog import dirty, objects
+from streamd.config.unheeded import unheeded
 from streamd.daemon.following import role_of
 from streamd.daemon.status import (
     DaemonStatus,
@@ -60,6 +61,7 @@ class DaemonReport:
             memory_limit_bytes=daemon.config.pipeline.memory_limit_bytes,
             config_generation=daemon.generation,
             config_error=daemon.config_error,
+            config_unheeded=unheeded(daemon.config),
             spool_full_since_us=0 if host.spool is None else host.spool.full_since_us,
             upload_limit_bytes_per_second=traffic.bytes_per_second,
             upload_limit_reason=traffic.reason,

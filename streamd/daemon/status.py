@@ -112,6 +112,7 @@ class DaemonStatus(msgspec.Struct, frozen=True, kw_only=True):
     memory_limit_bytes: int = 0
     config_generation: int = 0
     config_error: str = ""  # why the last reload was refused
+    config_unheeded: tuple[str, ...] = ()  # what is set and not acted on
     retention_last_us: int = 0
     upload_limit_bytes_per_second: int | None = None  # None: no limit, 0: paused
     upload_limit_reason: str = "none"  # none, paused, ordered, window

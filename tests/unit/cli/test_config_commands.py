@@ -73,3 +73,16 @@ def test_errors_lists_every_slug(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["errors"]) == 0
     out = capsys.readouterr().out
     assert all(code in out for code in codes)
+
+
+def test_check_warns_of_what_is_not_acted_on(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with Path(file).open("a") as text:
+        text.write('[policies.gold]\nkeep_deleted = "90d"\n[policies.iron]\nkeep_deleted = "0s"\n')
+    assert main(["config", "check", "-c", file]) == 0
+    told = capsys.readouterr()
+    assert 'warning: policies.gold.keep_deleted = "90d" is not acted on' in told.err
+    assert "iron" not in told.err
+    assert "valid" in told.out
+    assert main(["config", "check", "-c", file, "--json"]) == 0
+    [warning] = json.loads(capsys.readouterr().out)["warnings"]
+    assert "policies.gold.keep_deleted" in warning

@@ -140,11 +140,13 @@ def test_the_screen_tells_spool_reload_problems_and_watchers() -> None:
             spool_bytes=3 << 20,
             upload_state="retrying",
             config_error="two problems",
+            config_unheeded=("keep_deleted is not acted on",),
             retention_last_us=NOW_US - 5_000_000,
         )
     )
     assert "to upload  12 objects, 3.0 MiB (retrying)" in shown
     assert "old configuration runs on: two problems" in shown
+    assert "WARNING: keep_deleted is not acted on" in shown
     assert "3 entries are not protected: streamd problems" in shown
     assert "2 files changed while they were read (fuzzy)" in shown
     assert "inotify 2, x 1" in shown
