@@ -1,18 +1,16 @@
 """Reads beside a writer that never rests, on file systems that can clone and on one that cannot."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from watch_tools import make_source, mounted
+from watch_tools import make_source, new_disk
 
 from streamd.sources.port import Outcome, ReadRequest
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
 SIZE = 24 << 20
 READS = int(os.environ.get("STREAMD_COHERENT_READS", "4"))
 # Each pass is one write of the whole file: any mix of two bytes is a torn read.
@@ -28,13 +26,7 @@ while True:
 
 @pytest.fixture
 def disk(request, tmp_path):
-    maker = shutil.which(f"mkfs.{request.param}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    assert maker, f"mkfs.{request.param} is needed: apt-get install e2fsprogs xfsprogs btrfs-progs"
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run([maker, *MAKERS[request.param], image], check=True, capture_output=True)
-    with mounted(tmp_path / "disk", "-o", "loop", str(image)) as point:
+    with new_disk(tmp_path, request.param) as point:
         (point / "tree").mkdir()
         yield point
 

@@ -13,7 +13,7 @@ from importlib import resources
 from types import SimpleNamespace
 
 import pytest
-from integration.watch_tools import make_source, mounted
+from integration.watch_tools import MAKERS, make_source, mounted, new_disk
 from unit.pipeline.captured import Captured, found_paths
 
 from streamd.catalog.dirty import Depth
@@ -24,22 +24,15 @@ from streamd.sources.filesystem import bulk, identifying
 from streamd.sources.port import Outcome, ReadRequest
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
-MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f"), "tmpfs": ()}
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(params=[*MAKERS, "tmpfs"])
 def disk(request, tmp_path):
     if request.param == "tmpfs":
         with mounted(tmp_path / "disk", "-t", "tmpfs", "none") as point:
             yield point
         return
-    maker = shutil.which(f"mkfs.{request.param}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    assert maker, f"mkfs.{request.param} is needed: e2fsprogs xfsprogs btrfs-progs"
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run([maker, *MAKERS[request.param], image], check=True, capture_output=True)
-    with mounted(tmp_path / "disk", "-o", "loop", str(image)) as point:
+    with new_disk(tmp_path, request.param) as point:
         yield point
 
 

@@ -4,7 +4,8 @@ import os
 import random
 from pathlib import Path
 
-from streamd.cli.main import main
+from plain_host import PlainHost
+
 from streamd.format.chunker import Cutter
 from streamd.pipeline import seal
 
@@ -28,19 +29,9 @@ class Looked:
 
 def test_behind_an_insertion_a_large_file_is_cut_as_before(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(seal, "FILE_SIZE_MIN", 8 * MIB)
-    rng, tree = random.Random(7), tmp_path / "tree"
-    tree.mkdir()
+    rng, host = random.Random(7), PlainHost(tmp_path)
+    tree, run = host.tree, host.run
     (tree / "large").write_bytes(data := rng.randbytes(12 * MIB))
-    config = tmp_path / "streamd.toml"
-    config.write_text(
-        f'[vault]\nurl = "file://{tmp_path}/vault"\nkey_file = "{tmp_path}/host.key"\n'
-        f'[daemon]\nstate = "{tmp_path}/state"\nsocket = "{tmp_path}/socket"\n'
-        f'[metrics]\nlisten = "off"\n[sources.web]\npaths = ["{tree}"]\n'
-    )
-
-    def run(*arguments: str) -> int:
-        return int(main([*arguments, "-c", str(config)]))
-
     assert run("init", "--kit", str(tmp_path / "kit.txt")) == 0
     looked = Looked(monkeypatch)
     assert run("capture") == 0
@@ -48,7 +39,7 @@ def test_behind_an_insertion_a_large_file_is_cut_as_before(tmp_path: Path, monke
     for replaces in (False, True):  # in place, and as an editor does it
         at = 6 * MIB if replaces else 3 * MIB
         data = data[:at] + rng.randbytes(100_000) + data[at:]
-        looked.bytes, before = 0, stored(tmp_path / "vault")
+        looked.bytes, before = 0, stored(host.vault)
         if replaces:
             (tree / "new").write_bytes(data)
             os.replace(tree / "new", tree / "large")
@@ -56,7 +47,7 @@ def test_behind_an_insertion_a_large_file_is_cut_as_before(tmp_path: Path, monke
             (tree / "large").write_bytes(data)
         assert run("capture") == 0
         assert 100_000 < looked.bytes < 5 * MIB
-        assert stored(tmp_path / "vault") - before < 3 * MIB
+        assert stored(host.vault) - before < 3 * MIB
     assert run("verify", "--level", "full") == 0
     assert run("restore", "web", "--to", str(tmp_path / "back")) == 0
     assert (tmp_path / "back" / "large").read_bytes() == data

@@ -4,14 +4,15 @@ import os
 import random
 from pathlib import Path
 
-from streamd.cli.main import main
+from plain_host import PlainHost
 
 
 def test_a_file_that_is_read_by_itself_between_others_does_not_change_places(
     tmp_path: Path,
 ) -> None:
     """One with an attribute is read after the others of its directory, and before the next one."""
-    rng, tree = random.Random(6), tmp_path / "tree"
+    rng, host = random.Random(6), PlainHost(tmp_path)
+    tree, run = host.tree, host.run
     contents: dict[Path, bytes] = {}
     for number in range(12):
         folder = tree / f"folder{number:02}"
@@ -21,16 +22,6 @@ def test_a_file_that_is_read_by_itself_between_others_does_not_change_places(
             (folder / name).write_bytes(contents[folder / name])
             if rng.random() < 0.3:
                 os.setxattr(folder / name, b"user.note", b"read by itself")
-    config = tmp_path / "streamd.toml"
-    config.write_text(
-        f'[vault]\nurl = "file://{tmp_path}/vault"\nkey_file = "{tmp_path}/host.key"\n'
-        f'[daemon]\nstate = "{tmp_path}/state"\nsocket = "{tmp_path}/socket"\n'
-        f'[metrics]\nlisten = "off"\n[sources.web]\npaths = ["{tree}"]\n'
-    )
-
-    def run(*arguments: str) -> int:
-        return int(main([*arguments, "-c", str(config)]))
-
     assert run("init", "--kit", str(tmp_path / "kit.txt")) == 0
     assert run("capture") == 0
     assert run("verify", "--level", "full") == 0

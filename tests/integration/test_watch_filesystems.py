@@ -1,29 +1,21 @@
 """The same promises on real file systems, each in a loop-mounted image."""
 
 import os
-import shutil
 import subprocess
 
 import pytest
-from watch_tools import make_source, mounted, watching
+from watch_tools import MAKERS, make_source, mounted, new_disk, watching
 
 from streamd.effects import SystemClock
 from streamd.sources.filesystem import mountwatch
 from streamd.sources.filesystem.mountwatch import MountWatch
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.asyncio]
-MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
 
 
 @pytest.fixture(params=MAKERS)
 def disk(request, tmp_path):
-    maker = shutil.which(f"mkfs.{request.param}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
-    assert maker, f"mkfs.{request.param} is needed: apt-get install e2fsprogs xfsprogs btrfs-progs"
-    image = tmp_path / "image"
-    with image.open("wb") as file:
-        file.truncate(512 << 20)
-    subprocess.run([maker, *MAKERS[request.param], image], check=True, capture_output=True)
-    with mounted(tmp_path / "disk", "-o", "loop", str(image)) as point:
+    with new_disk(tmp_path, request.param) as point:
         (point / "tree").mkdir()
         yield point
 

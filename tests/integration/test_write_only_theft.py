@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from plain_host import PlainHost
 
-from streamd.cli.main import main
 from streamd.errors import StreamdError, VaultDamaged
 from streamd.format import crypto, envelope, pack
 from streamd.format.crypto import Kem
@@ -36,24 +36,18 @@ def _no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
 
 
-class Host:
+class Host(PlainHost):
     """A host with a key file, a state directory, a configuration and its copy of the vault."""
 
     def __init__(self, root: Path, kit: Path) -> None:
-        self.root, self.kit = root, kit
-        self.vault, self.key_file, self.state = root / "vault", root / "host.key", root / "state"
-        self.tree = root.parent / "tree"  # the live tree is not what the theft is about
-        self.config = root / "streamd.toml"
-        root.mkdir()
-        self.tree.mkdir()
-        self.config.write_text(
-            f'[vault]\nurl = "file://{self.vault}"\nkey_file = "{self.key_file}"\n'
-            f'[daemon]\nstate = "{self.state}"\nsocket = "{root}/socket"\n'
-            f'[metrics]\nlisten = "off"\n[sources.web]\npaths = ["{self.tree}"]\n'
-        )
+        # the live tree is not what the theft is about
+        super().__init__(root, tree=root.parent / "tree")
+        self.kit = kit
 
-    def run(self, *arguments: str) -> None:
-        assert main([*arguments, "-c", str(self.config)]) == 0
+    def run(self, *arguments: str) -> int:
+        code = super().run(*arguments)
+        assert code == 0, arguments
+        return code
 
 
 @pytest.fixture

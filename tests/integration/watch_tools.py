@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
 from streamd.sources.port import WatchBatch
+
+MAKERS = {"ext4": ("-q", "-F"), "xfs": ("-q", "-f"), "btrfs": ("-q", "-f")}
+DISK_BYTES = 512 << 20
 
 
 class OneChunk:
@@ -72,7 +76,7 @@ async def watching(source: FilesystemSource) -> AsyncIterator[Watched]:
         first = await anext(batches)
         assert not first.paths
         assert first.drained_us
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             yield Watched(batches)
 
 
@@ -90,3 +94,16 @@ def mounted(point: Path, *arguments: str) -> Iterator[Path]:
 def tmpfs(point: Path):
     """Mount an empty tmpfs at `point`."""
     return mounted(point, "-t", "tmpfs", "-o", "size=256m", "none")
+
+
+@contextlib.contextmanager
+def new_disk(folder: Path, kind: str) -> Iterator[Path]:
+    """Make a file system of this kind and mount it below `folder`; yield the mount point."""
+    maker = shutil.which(f"mkfs.{kind}", path=os.environ["PATH"] + ":/usr/sbin:/sbin")
+    assert maker, f"mkfs.{kind} is needed: apt-get install e2fsprogs xfsprogs btrfs-progs"
+    image = folder / "image"
+    with image.open("wb") as file:
+        file.truncate(DISK_BYTES)
+    subprocess.run([maker, *MAKERS[kind], image], check=True, capture_output=True)
+    with mounted(folder / "disk", "-o", "loop", str(image)) as point:
+        yield point

@@ -11,8 +11,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-
-from streamd.cli.main import main
+from plain_host import PlainHost
 
 ALL = ["large", "later", "small", "tiny"]
 FLIPPED, GONE = "flipped", "gone"
@@ -42,21 +41,8 @@ KINDS: dict[tuple[str, str], tuple[str, int, int, list[str] | None]] = {
 }
 
 
-class Site:
+class Site(PlainHost):
     """A vault of two captures, and its host."""
-
-    def __init__(self, root: Path) -> None:
-        self.root, self.tree, self.vault = root, root / "tree", root / "vault"
-        self.tree.mkdir(parents=True)
-        self.config = root / "streamd.toml"
-        self.config.write_text(
-            f'[vault]\nurl = "file://{self.vault}"\nkey_file = "{root}/host.key"\n'
-            f'[daemon]\nstate = "{root}/state"\nsocket = "{root}/socket"\n'
-            f'[metrics]\nlisten = "off"\n[sources.web]\npaths = ["{self.tree}"]\n'
-        )
-
-    def run(self, *arguments: str) -> int:
-        return int(main([*arguments, "-c", str(self.config)]))
 
     def fill(self) -> None:
         rng = random.Random(1)

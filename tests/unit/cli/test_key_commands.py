@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from plain_host import PlainHost
 
 from streamd.catalog.db import FILE_NAME
 from streamd.cli import init as init_command
@@ -34,21 +35,13 @@ CODES = {
 PASSPHRASE = "marker passphrase of the test"
 
 
-class Site:
+class Site(PlainHost):
     """A host with a source, a directory vault and a configuration."""
 
     def __init__(self, root: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.root, self._capsys = root, capsys
-        self.tree, self.vault = root / "tree", root / "vault"
-        self.key_file, self.kit = root / "host.key", root / "kit.txt"
-        self.state, self.config = root / "state", root / "streamd.toml"
-        self.tree.mkdir()
+        super().__init__(root)
+        self.kit, self._capsys = root / "kit.txt", capsys
         (self.tree / "a").write_text("content of a")
-        self.config.write_text(
-            f'[vault]\nurl = "file://{self.vault}"\nkey_file = "{self.key_file}"\n'
-            f'[daemon]\nstate = "{self.state}"\nsocket = "{root}/socket"\n'
-            f'[metrics]\nlisten = "off"\n[sources.web]\npaths = ["{self.tree}"]\n'
-        )
         self.said = ""  # everything that was ever printed
 
     def run(self, *arguments: str, code: str = "ok", config: bool = True) -> str:
