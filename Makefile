@@ -13,16 +13,18 @@ export PYTHONHASHSEED ?= 0
 SEEDED := STREAMD_SIM_SEEDS=$(SEEDS)
 # long tests stand side by side: whoever has nothing left takes some of them
 BOTH   := -n 2 --dist worksteal
-# tests that mostly wait: three files of them at a time, but for those that change the kernel's settings,
-# are about time itself, or fill the disk with events, of which every daemon on it is told
+# tests that mostly wait: three files of them at a time, each on a disk of its own, but for those that
+# change the kernel's settings or are about time itself
 WAITING := -n 3 --dist loadfile --no-loadscope-reorder
-ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py scale.py)
+ALONE  := $(addprefix tests/system/test_,source_faults.py events.py continuous.py growing_log.py sink.py)
 CORE   := 'streamd/model/*,streamd/format/*,streamd/policy/*'
 # tests whose outcome does not depend on how fast the machine is: both cores at once
 TIMELESS := tests/unit tests/property tests/contract tests/crash tests/sim tests/fuzz tests/golden tests/tidy
+# types are checked by one process: the other core begins with the tests
+ABREAST := $(MAKE) --no-print-directory -j3
 QUICK  := not slow and not azurite and not root and not systemd and not prometheus
 
-.PHONY: setup fmt static check cover test run bench bench-regress bench-baseline docs sim integration system soak fuzz sanitize clean
+.PHONY: setup fmt static style types layers check quick cover test run bench bench-regress bench-baseline docs sim integration system soak fuzz sanitize clean
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
@@ -34,13 +36,22 @@ fmt: setup                         ## format, and mend what can be mended safely
 	$(BIN)/ruff check --fix --quiet . || true
 	$(BIN)/ruff format --quiet .
 
-static: setup                      ## style, types, layers
+static: style types layers         ## style, types, layers
+
+style: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check --quiet .
+
+types: setup
 	$(BIN)/mypy
+
+layers: setup
 	$(BIN)/lint-imports
 
-check: static                      ## static checks and quick tests: under a minute, no network
+check: setup                       ## static checks and quick tests: under a minute, no network
+	$(ABREAST) static quick
+
+quick: setup
 	$(BIN)/pytest -q $(BOTH) -m "$(QUICK)" tests/unit tests/property tests/contract tests/crash tests/tidy tests/golden
 
 cover: setup                       ## every branch of the pure core is run by a quick test
@@ -51,7 +62,7 @@ cover: setup                       ## every branch of the pure core is run by a 
 
 test: setup                        ## everything, with the services that it needs
 	sh scripts/setup_tests.sh
-	$(MAKE) --no-print-directory static cover
+	$(ABREAST) static cover
 	STREAMD_COVERED=1 STREAMD_SIM_SEEDS=1000 $(BIN)/pytest $(BOTH) $(TIMELESS)
 	$(BIN)/pytest $(WAITING) tests/integration tests/system $(ALONE:%=--ignore=%)
 	$(BIN)/pytest $(ALONE)

@@ -25,7 +25,7 @@ ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 _TOOLS = Path(__file__).parents[1] / ".tools"
 _MAIN = _TOOLS / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-_START_SECONDS = 30.0
+_START_SECONDS = 100.0
 _STOP_SECONDS = 10.0
 _shared: "list[Azurite]" = []
 _shared_tls: "list[Azurite]" = []

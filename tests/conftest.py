@@ -6,6 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+import own_disk
 import pytest
 from hypothesis import HealthCheck, settings
 from stretching import cheap_stretching
@@ -63,8 +64,7 @@ _NOT_QUICK = ("slow", "azurite", "root", "systemd", "prometheus")
 
 
 # files that take long, in the order in which they are begun: none is left over for the end, alone
-# Those that fill the disk with events come before those that wait for one event.
-_LONGEST = ("kill", "roundtrip", "soak", "retention_year", "rotten_layers", "hooks")
+_LONGEST = ("kill", "roundtrip", "soak", "scale", "retention_year", "rotten_layers", "hooks")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -99,6 +99,8 @@ class _OwnDirectory:
     # after the fixtures of the whole session, which pytest's own plugins end in the same hook
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        for name in os.listdir(self._path):  # of workers that were killed
+            own_disk.take_away(Path(self._path, name))
         if session.exitstatus == pytest.ExitCode.OK or os.environ.get("CI"):
             subprocess.run(["rm", "-rf", "--one-file-system", self._path], check=False)
 
@@ -113,6 +115,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("CI"):
         config.pluginmanager.register(_SkipWatch(), "no-skips-in-ci")
     is_worker = hasattr(config, "workerinput")
+    own_disk.give(config)
     if not is_worker and not config.option.basetemp:
         config.pluginmanager.register(_OwnDirectory(config), "own-directory")
 

@@ -28,7 +28,7 @@ RULES = GRAFANA / "streamd.rules.yml"
 ALERTS = ROOT / "docs" / "alerts.md"
 # names of ours that are metrics; recorded series have colons
 OUR_METRIC = re.compile(r"\bstreamd_[a-z0-9_]+\b")
-READY_SECONDS = 30
+READY_SECONDS = 100
 
 
 def promtool(*arguments: str, stdin: str = "") -> str:

@@ -80,7 +80,7 @@ async def until_the_end(shared: MountWatch, *trees, work=lambda: None, late=lamb
                 assert not batch.gap
                 seen[number] |= {os.path.relpath(os.fsdecode(path), root) for path in batch.paths}
 
-    async with asyncio.timeout(30), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
         for number in range(len(trees)):
             group.create_task(follow(number))
         await began.wait()

@@ -20,7 +20,7 @@ from streamd.sources.filesystem.mountwatch import MountWatch
 pytestmark = [pytest.mark.root, pytest.mark.asyncio]
 HELD_SECONDS = 1.5
 DEEP = 1000  # directories of five bytes: more than a path can have
-LATE_MAX_SECONDS = 0.7  # of a loop with nothing to do, on a machine with much to do
+LATE_MAX_SECONDS = 1.2  # of a loop with nothing to do, on a machine with much to do
 
 
 class Disk:
@@ -70,7 +70,7 @@ def watch_with(look_up: Callable[[Question], Answer], **options) -> MountWatch:
 
 
 async def asked(slow: Disk) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not slow.asked.is_set():
             await asyncio.sleep(0.01)
 
@@ -119,7 +119,7 @@ async def test_one_source_on_two_file_systems_hears_of_the_one_that_answers(tree
         await asked(slow)
         (inner / "g").write_text("x")
         paths, drained_us = set(), 0
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while os.fsencode(inner / "g") not in paths:
                 batch = await anext(batches)
                 paths |= batch.paths.keys()
@@ -195,7 +195,7 @@ async def test_the_end_does_not_wait_for_what_hangs_and_says_what_is_lost(tree, 
     slow.hang()
     (tree / "f").write_text("x")
     await asked(slow)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await shared.end()
         gaps = [batch.gap async for batch in batches]
     assert "overflow" in gaps
@@ -211,7 +211,7 @@ async def test_the_end_delivers_what_is_looked_up_in_time(tree, slow):
     (tree / "g").write_text("behind it in the queue")
     asyncio.get_running_loop().call_later(0.3, slow.answers.set)
     paths = set()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await shared.end()
         async for batch in batches:
             assert not batch.gap
@@ -243,7 +243,7 @@ async def test_watching_may_end_before_all_sources_have_come(tree):
     await second.end()
     second._begun.set()
     assert (await begin).resumed
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert not [path async for batch in batches for path in batch.paths]
 
 

@@ -21,8 +21,8 @@ from typing import Any, Self
 
 import stretching
 
-START_SECONDS = 30
-PROTECT_SECONDS = 100  # patience, not a promise: beside others who change 10⁵ files on this disk
+START_SECONDS = 100
+PROTECT_SECONDS = 100  # patience, not a promise: on a machine that does much else
 COMMAND_SECONDS = 300
 STOP_SECONDS = 20  # the promise for SIGTERM
 POLL_SECONDS = 0.05

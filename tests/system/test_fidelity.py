@@ -116,7 +116,7 @@ def depth_of(tree: Path) -> tuple[int, str]:
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_t_f7_everything_comes_back_on_every_file_system(tmp_path, disk) -> None:
     kind, point = disk
     tree = point / "tree"
@@ -137,7 +137,7 @@ def test_t_f7_everything_comes_back_on_every_file_system(tmp_path, disk) -> None
 
 @pytest.mark.root
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("disk", ["xfs"], indirect=True)
 def test_t_f4_a_terabyte_of_holes_with_a_mebibyte_of_data_is_small_and_quick(
     tmp_path, disk
@@ -172,7 +172,7 @@ def test_t_f4_a_terabyte_of_holes_with_a_mebibyte_of_data_is_small_and_quick(
 
 
 @pytest.mark.root
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_a_large_file_changed_in_place_sends_only_what_changed(tmp_path) -> None:
     size = int(os.environ.get("STREAMD_IN_PLACE_MIB", "96")) * MIB
     tree = tmp_path / "tree"
@@ -195,7 +195,7 @@ def test_a_large_file_changed_in_place_sends_only_what_changed(tmp_path) -> None
 
 
 @pytest.mark.root
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("disk", ["ext4"], indirect=True)
 def test_t_f4_a_hole_that_is_punched_later_is_a_hole_in_what_comes_back(tmp_path, disk) -> None:
     _, point = disk

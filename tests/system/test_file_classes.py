@@ -49,7 +49,7 @@ def wait_for(daemon: Daemon, classes: dict[str, int], seconds: float = 60) -> di
         time.sleep(0.3)
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 def test_the_classes_add_up_to_what_a_scan_counts_and_follow_what_happens(tmp_path) -> None:
     tree = tmp_path / "tree"
     total = build(tree)
@@ -75,7 +75,7 @@ def test_the_classes_add_up_to_what_a_scan_counts_and_follow_what_happens(tmp_pa
         wait_for(daemon, {"protected": 7, "excluded": 4})
         with subprocess.Popen([sys.executable, "-c", WRITER, str(tree / "plain/a")]) as writer:
             try:
-                until = time.monotonic() + 60
+                until = time.monotonic() + 100
                 while not (now := source_of(daemon)["classes"])["fuzzy"] and not now["pending"]:
                     assert time.monotonic() < until, daemon.log_tail()
                     time.sleep(0.2)

@@ -44,7 +44,7 @@ def hook_runs(daemon: Daemon) -> dict[tuple[str, str], float]:
     return {(labels["hook"], labels["result"]): value for labels, value in samples}
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("failure", ["mark", "refuse"])
 def test_hooks_run_in_pairs_and_a_failing_one_marks_or_refuses(tmp_path, hook, failure) -> None:
     with installation(tmp_path, hook, failure) as daemon:
@@ -71,7 +71,7 @@ def test_hooks_run_in_pairs_and_a_failing_one_marks_or_refuses(tmp_path, hook, f
         assert daemon.facts("problems")["problems"] == []
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) -> None:
     with installation(tmp_path, hook, "refuse") as daemon:
         daemon.init()
@@ -79,7 +79,7 @@ def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) 
         daemon.wait_protected()
         (tmp_path / "broken").touch()
         (daemon.tree / "g").touch()  # a cut whose hook succeeded before may still be under way
-        until = time.monotonic() + 60
+        until = time.monotonic() + 100
         while not daemon.facts("problems", codes=(0, 3))["problems"]:
             assert time.monotonic() < until, daemon.log_tail()
             time.sleep(0.2)
@@ -95,7 +95,7 @@ def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) 
         daemon.wait_protected()
         assert daemon.command("cat", "tree:f") == "second"
         assert hook_runs(daemon)["before_capture", "failed"] >= 1
-        until = time.monotonic() + 60  # durable comes first, then the hook after the capture
+        until = time.monotonic() + 100  # durable comes first, then the hook after the capture
         while True:
             runs = hook_runs(daemon)
             if runs["before_capture", "ok"] == runs["after_capture", "ok"]:
@@ -105,7 +105,7 @@ def test_a_refused_cut_waits_and_is_made_when_the_hook_succeeds(tmp_path, hook) 
         daemon.stop()
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_hook_that_hangs_does_not_hold_up_the_stop(tmp_path, hook) -> None:
     hook.write_text(
         f'#!/bin/sh\necho "$STREAMD_HOOK" >> "{tmp_path}/log"\n'
@@ -114,7 +114,7 @@ def test_a_hook_that_hangs_does_not_hold_up_the_stop(tmp_path, hook) -> None:
     with installation(tmp_path, hook, "refuse") as daemon:
         daemon.init()
         daemon.start(wait=False)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 100
         while not (tmp_path / "log").exists():
             assert time.monotonic() < until, daemon.log_tail()
             time.sleep(0.1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from system.daemon_process import Daemon, free_port
 
-WAIT_SECONDS = 60
+WAIT_SECONDS = 100
 
 
 def programs() -> Path | None:

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from daemon_process import Daemon
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 FIBMAP = 1
 BLOCK = 4096
-WAIT_SECONDS = 60
+WAIT_SECONDS = 100
 
 
 def total(daemon: Daemon, name: str, **labels: str) -> float:

@@ -9,9 +9,9 @@ import time
 import pytest
 from daemon_process import Daemon
 
-pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(300)]
 FS_IOC_GETFLAGS, FS_IOC_SETFLAGS, NODUMP = 0x80086601, 0x40086602, 0x40
-RECONCILES_SECONDS = 60
+RECONCILES_SECONDS = 100
 
 
 def set_nodump(path) -> None:

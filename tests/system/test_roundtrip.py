@@ -105,7 +105,7 @@ def _tree(tmp_path: Path, files: int) -> Path:
 
 
 @pytest.mark.root
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_real_tree_comes_back_from_a_directory(tmp_path) -> None:
     with Daemon(tmp_path / "streamd", _tree(tmp_path, FILES)) as daemon:
         _captured_and_restored(daemon, tmp_path / "restored")
@@ -114,7 +114,7 @@ def test_a_real_tree_comes_back_from_a_directory(tmp_path) -> None:
 
 @pytest.mark.root
 @pytest.mark.azurite
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_real_tree_comes_back_from_azurite(tmp_path, azurite) -> None:
     tree = _tree(tmp_path, FILES)
     with Daemon(tmp_path / "streamd", tree, **azurite_vault(azurite, tmp_path)) as daemon:
