@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 from certificates import Authority
+from ports import free_port
 
 from streamd.storage.azure_access import AzureAccess
 
@@ -44,7 +45,7 @@ class Azurite:
         arguments: tuple[str, ...] = (),
         tls: tuple[Path, Path] | None = None,
     ) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self._scheme = "http"
         if tls is not None:  # certificate and key; then it takes tokens of Entra ID, too
             self._scheme = "https"
@@ -155,13 +156,6 @@ def azurite_tls(authority: Authority) -> Iterator[Azurite]:
         _shared_tls[0].start()
     yield _shared_tls[0]
     _shared_tls[0].stop()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _listens(port: int) -> bool:

@@ -12,6 +12,7 @@ from urllib.parse import parse_qsl, unquote
 
 from aiohttp import web
 from multidict import CIMultiDict
+from ports import free_port
 
 from blobserver.faults import Fault, FaultScript, changed_list, flipped, operation_of
 from blobserver.service import BlobService
@@ -55,7 +56,7 @@ class BlobServer:
         self.requests: Counter[str] = Counter()
         self.in_flight = 0
         self.in_flight_max = 0
-        self.port = port
+        self.port = port or free_port()
         self._tls = tls
         self._runner: web.ServerRunner | None = None
 

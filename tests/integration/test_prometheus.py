@@ -4,7 +4,6 @@ import asyncio
 import json
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ports import free_port
 from prometheus_client import CollectorRegistry, generate_latest
 
 from streamd.observe.metrics import Metrics, Watermark
@@ -151,12 +151,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
 
 
 def ask(server: str, path: str, **parameters: str) -> Any:

@@ -8,7 +8,6 @@ see is the command line, the metrics page and the restored files.
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import stretching
+from ports import free_port
 
 START_SECONDS = 100
 PROTECT_SECONDS = 100  # patience, not a promise: on a machine that does much else
@@ -301,14 +301,6 @@ def environment() -> dict[str, str]:
     """Return the environment for streamd processes: this checkout's package, plain output."""
     checkout = str(Path(__file__).parents[2])
     return {**os.environ, "PYTHONPATH": checkout, "NO_COLOR": "1", "COLUMNS": "200"}
-
-
-def free_port() -> int:
-    """Return a TCP port on loopback that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def instant(at_us: int) -> str:

@@ -8,7 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from system.daemon_process import Daemon, free_port
+from ports import free_port
+from system.daemon_process import Daemon
 
 WAIT_SECONDS = 100
 
