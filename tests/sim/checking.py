@@ -111,6 +111,7 @@ async def check_final(machine: Machine, store=None) -> None:
         by_ino.setdefault(node.ino, set()).add(path)
         by_fid.setdefault(fids[path], set()).add(path)
     groups = sorted(map(sorted, by_ino.values())), sorted(map(sorted, by_fid.values()))
+    check_identity(machine, fids, LATEST_US, LATEST_US)
     assert groups[0] == groups[1], [[each for each in one if len(each) > 1] for one in groups]
 
 
@@ -125,6 +126,20 @@ def compare(fs: ModelFs, values: dict, fuzzy: set, from_us: int, to_us: int, wha
             f"{what}: {path!r} is {short(value)}, not one of {[short(each) for each in allowed]};"
             f" promised {(from_us - START_US) / 1e6}, now {(to_us - START_US) / 1e6}; history"
             f" {[((at - START_US) / 1e6, short(each)) for at, each in fs.history.get(path, [])]}"
+        )
+
+
+def check_identity(machine: Machine, fids: dict[bytes, int], from_us: int, to_us: int) -> None:
+    """No file of the vault is two files of the model: an inode used again is another file."""
+    for path, fid in fids.items():
+        nodes = set(machine.fs.nodes_in(path, from_us, to_us))
+        node = nodes.pop()
+        if nodes or node is None:  # it may be either
+            continue
+        known = machine.known_as.setdefault(fid, node)
+        assert known is node, (
+            f"file {fid}, {path!r} at {(to_us - START_US) / 1e6}, is inode {node.ino} in its use"
+            f" {node.generation}, and was inode {known.ino} in its use {known.generation}"
         )
 
 
@@ -157,7 +172,8 @@ async def check_past(machine: Machine, sample: Sample) -> None:
     if any(gap.start_us <= sample.at_us <= gap.end_us for gap in gaps):
         return
     try:
-        values, _, fuzzy = await values_at(StateReader(machine.vault()), sample.at_us)
+        values, fids, fuzzy = await values_at(StateReader(machine.vault()), sample.at_us)
     except NotFound:
-        values, fuzzy = {}, set()
+        values, fids, fuzzy = {}, {}, set()
     compare(machine.fs, values, fuzzy, sample.through_us, sample.at_us, f"at {sample.at_us}")
+    check_identity(machine, fids, sample.through_us, sample.at_us)

@@ -121,6 +121,10 @@ class ModelFs:
         """Return what a path may be said to have been during an interval, its ends included."""
         return list(_in(self.history.get(path, []), from_us, to_us))
 
+    def nodes_in(self, path: bytes, from_us: int, to_us: int) -> list[Node | None]:
+        """Return which nodes were at a path during an interval, its ends included."""
+        return list(_in(self.nodes.get(path, []), from_us, to_us))
+
     def walk(self):
         """Yield (path, node), parents first."""
         stack = list(self.top.items())
@@ -203,6 +207,11 @@ class ModelFs:
     def chmod(self, directory: Node, name: bytes, mode: int) -> None:
         node = directory.children[name]
         node.mode, node.ctime_ns = mode, self._tick()
+        self._done(directory, name, node, inside=True)
+
+    def set_mtime(self, directory: Node, name: bytes, mtime_ns: int) -> None:
+        node = directory.children[name]
+        node.mtime_ns, node.ctime_ns = mtime_ns, self._tick()
         self._done(directory, name, node, inside=True)
 
     def set_attribute(self, directory: Node, name: bytes, value: bytes) -> None:
@@ -320,6 +329,25 @@ class Mutator:
             self._rename(parent, old, node, directory, name)
         else:
             self._exchange(parent, old, node, rng.choice(entries))
+
+    def use_inodes_again(self, count: int) -> None:
+        """Replace some entries by others with the same inode numbers, there or under a new name.
+
+        Nothing but the generation tells them apart for sure: size and mtime are the same, too.
+        """
+        rng, fs = self._rng, self._fs
+        for _ in range(count):
+            lone = [one for one in self.entries() if one[2].nlink == 1 and not one[2].was_linked]
+            if not lone:
+                return
+            parent, old, node = rng.choice(lone)
+            free = [name for name in NAMES if name not in parent.children]
+            name = rng.choice([old, *free])
+            fs.remove(parent, old)
+            new = fs.create(parent, name, node.type, node.content, node.mode)
+            assert new.ino == node.ino
+            if not new.is_dir:
+                fs.set_mtime(parent, name, node.mtime_ns)
 
     def _create(self, directory: Node, name: bytes, entries) -> None:
         rng, fs = self._rng, self._fs

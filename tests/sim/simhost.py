@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sim.scripted import ModelFs, Mutator, ScriptedSource, Weather
+from sim.scripted import ModelFs, Mutator, Node, ScriptedSource, Weather
 from simloop import Halt
 from stores import FaultyBlobStore, _Forwarding
 from vaultbuilder import documents_of
@@ -182,6 +182,8 @@ class Machine:
         self.store = MemoryBlobStore(self.clock)
         self.remote = MemoryBlobStore(self.clock) if remote else None
         self.samples: list[Sample] = []
+        self.before_reuse: Sample | None = None
+        self.known_as: dict[int, Node] = {}  # files of the vault, and which of the model they are
         self.fuse = Fuse()
         self.entropy = SeededEntropy(random.Random(seed + 1))
         self.host: SimHost | None = None

@@ -112,6 +112,11 @@ def live(machine: Machine, seed: int, *, is_last: bool) -> None:
                 await host.settle()
                 host.sample_now(with_blobs=True)
                 assert host.active.watermarks.through_us("local") >= machine.fs.last_change_us
+                if is_last:
+                    local = [one for one in machine.samples if one.destination == "local"]
+                    machine.before_reuse = local[-1]
+                    machine.mutator.use_inodes_again(3)
+                    await host.settle()
             sampling.cancel()
 
     async def scenario() -> None:
@@ -132,6 +137,8 @@ def check(machine: Machine, seed: int, *, remote: bool) -> None:
         await check_final(machine)
         for sample in [each for each in machine.samples if each.blobs is not None][-3:]:
             await check_sample(machine, sample)
+        if machine.before_reuse is not None:
+            await check_past(machine, machine.before_reuse)
         past = [each for each in machine.samples if each.destination == "local"]
         for sample in rng.sample(past, min(2, len(past))):
             await check_past(machine, sample)
