@@ -46,6 +46,7 @@ async def test_the_latest_state_has_the_content_of_the_last_commit(few, tmp_path
     assert not await reader.gaps(version_scale.SOURCE)
 
 
+@pytest.mark.slow
 def test_the_row_of_chunks_runs_as_a_process_of_its_own(tmp_path, monkeypatch) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
     (facts,) = growth._module(tmp_path, "bench.index_scale", "3000")

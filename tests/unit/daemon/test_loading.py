@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 STREAMD = Path(__file__).parents[3] / "streamd"
 FOLDERS = (
     *("catalog", "config", "daemon", "format", "maintenance", "observe", "pipeline", "policy"),
@@ -60,6 +62,7 @@ def _modules(names: set[str]) -> set[str]:
     return set(json.loads(done.stdout))
 
 
+@pytest.mark.slow
 def test_nothing_is_left_to_load_in_the_midst_of_work() -> None:
     wanted = late_imports() - AT_THE_START
     code = (

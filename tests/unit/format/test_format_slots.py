@@ -63,6 +63,7 @@ def test_a_slot_of_every_kind_opens_with_its_secret_and_no_other(kind: SlotKind,
         open_slot(slot, Stretcher(Secret(kind, fixed("other", 40).hex().encode())))
 
 
+@pytest.mark.slow
 def test_outside_of_tests_a_guess_at_a_secret_costs_a_quarter_of_a_gib() -> None:
     with real_stretching():
         secret, data = made(SlotKind.PASSPHRASE)

@@ -73,6 +73,7 @@ def joined(parts) -> bytes:
     return b"".join(KINDS[kind][start : start + size] for kind, start, size in parts)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(PARTS, PARTS, st.integers(0, 3), st.sampled_from([1500, 4096, 50_000]))
 def test_the_cuts_are_those_of_a_file_that_nothing_is_known_of(before, after, kept, step):
