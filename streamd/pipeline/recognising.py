@@ -79,10 +79,14 @@ class Recogniser:
         is_known = self._by_inode.get((dev, ino), self) is not None
         return None if is_known or ino != now.ino or dev != now.dev else generation
 
-    def is_lost(self, name: bytes, now: HostStat) -> bool:
-        """Say whether an entry that is not as captured was replaced since it was listed."""
+    def is_lost(self, name: bytes, row: NodeRow | None, now: HostStat) -> bool:
+        """Say whether an entry was replaced since it was listed. `row`: captured at its place."""
         seen = self.seen.get(name)
-        return seen is None or (seen.dev, seen.ino) != (now.dev, now.ino)
+        if seen is None or (seen.dev, seen.ino) != (now.dev, now.ino):
+            return True
+        if row is None or not (row.generation and seen.generation) or not is_same(row.stat, now):
+            return False
+        return row.generation != seen.generation  # as captured when listed, another when identified
 
     def generation(self, name: bytes) -> int:
         """Return which use of its inode number an entry is."""

@@ -108,7 +108,7 @@ class LoneLook:
         recogniser = Recogniser(self._source, self._lookup, self._in_flight)
         known = {} if row is None else {name: row}
         recogniser.look_ahead(directory, [name], {name: now}, known)
-        if recogniser.is_lost(name, now):
+        if recogniser.is_lost(name, row, now):
             return None
         fid, generation = recogniser.fid_of(name, row, now), recogniser.generation(name)
         found = found._replace(

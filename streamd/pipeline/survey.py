@@ -486,7 +486,7 @@ class Survey:
         if new is not None:
             number = self._new_fid()
             return Found(parent, name, path, number, now, since_us, ino, True, True, new)
-        if self._recogniser.is_lost(name, now):
+        if self._recogniser.is_lost(name, row, now):
             return None
         fid, is_fresh = self._recogniser.fid_of(name, row, now), False
         if fid is None:
