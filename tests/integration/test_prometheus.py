@@ -140,8 +140,8 @@ def test_every_expression_of_the_dashboard_parses(tmp_path: Path) -> None:
 
 SERVE = """
 import asyncio, sys
-sys.path[:0] = [{root!r}, {here!r}]
-from test_prometheus import living_registry
+sys.path[:0] = [{root!r}, {tests!r}]
+from integration.test_prometheus import living_registry
 from streamd.daemon.http import HttpServer
 
 async def main():
@@ -182,7 +182,7 @@ async def until(condition, *arguments) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus on loopback that scrapes a daemon's HTTP server and evaluates our rules."""
     folder = tmp_path_factory.mktemp("prometheus")
-    program = SERVE.format(root=str(ROOT), here=str(Path(__file__).parent))
+    program = SERVE.format(root=str(ROOT), tests=str(ROOT / "tests"))
     daemon = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
     port = daemon.stdout.readline().strip()
     config = {

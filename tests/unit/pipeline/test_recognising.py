@@ -19,7 +19,9 @@ def recogniser_that_sees(generation: int) -> Recogniser:
     return Recogniser(source, lookup, SimpleNamespace())
 
 
-@pytest.mark.parametrize(("known", "seen", "is_lost"), [(4, 30, True), (4, 4, False), (0, 30, False)])
+@pytest.mark.parametrize(
+    ("known", "seen", "is_lost"), [(4, 30, True), (4, 4, False), (0, 30, False)]
+)
 def test_what_was_listed_as_captured_and_is_another_use_of_its_inode_was_replaced_since(
     known, seen, is_lost
 ) -> None:
