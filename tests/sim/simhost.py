@@ -109,6 +109,9 @@ class Fuse:
         self.left -= 1
 
 
+SETTLE_LOOKS = 2000  # two a second
+
+
 @dataclass
 class FusedStore(_Forwarding):
     """The disk of a machine that may stop before and after each put. Deaf after that."""
@@ -387,7 +390,7 @@ class SimHost:
     async def settle(self) -> None:
         """Wait until nothing is dirty for a while, or say that it never comes to rest."""
         quiet = 0
-        for _ in range(600):
+        for _ in range(SETTLE_LOOKS):  # scans for lost events keep up to five minutes' distance
             await asyncio.sleep(0.5)
             count = await self.catalog.read(dirty.count, self.active.stream.number)
             torn = await self.catalog.read(dirty.problems, self.active.stream.number)
