@@ -26,6 +26,7 @@ class Recogniser:
         self._source = source
         self._lookup = lookup
         self._in_flight = in_flight
+        self._directory = b""  # that was looked at ahead
         self._by_inode: dict[tuple[int, int], NodeRow | None] = {}
         self.seen: dict[bytes, Identity] = {}  # by name, of what was looked at ahead
         self.is_all_new = False  # nothing is known of any of that, nor of its inodes
@@ -38,6 +39,7 @@ class Recogniser:
         rows: Mapping[bytes, NodeRow],
     ) -> None:
         """Look up in one go what `names` in a directory may be, where they are not as captured."""
+        self._directory = directory
         other: list[tuple[int, int]] = []
         changed: list[bytes] = []
         if not rows:  # a new directory: short, because a first capture has no others
@@ -86,7 +88,11 @@ class Recogniser:
             return True
         if row is None or not (row.generation and seen.generation) or not is_same(row.stat, now):
             return False
-        return row.generation != seen.generation  # as captured when listed, another when identified
+        if row.generation == seen.generation:
+            return False
+        # As captured when listed, another when identified. Where that is because handles mean other
+        # things now (a snapshot in place of a btrfs subvolume) it stays so: nothing may wait.
+        return self._source.examine(self._directory, [name]).entries.get(name) != now
 
     def generation(self, name: bytes) -> int:
         """Return which use of its inode number an entry is."""

@@ -20,7 +20,7 @@ from streamd.sources.filesystem.mountwatch import MountWatch
 pytestmark = [pytest.mark.root, pytest.mark.asyncio]
 HELD_SECONDS = 1.5
 DEEP = 1000  # directories of five bytes: more than a path can have
-LATE_MAX_SECONDS = 1.2  # of a loop with nothing to do, on a machine with much to do
+LATE_MAX_SECONDS = 0.7  # of a loop with nothing to do, on a machine with much to do
 
 
 class Disk:

@@ -10,11 +10,16 @@ from streamd.model.host import HostStat, Identity
 from streamd.pipeline.recognising import Recogniser
 
 STAT = HostStat(EntryType.DIRECTORY, 0o755, 0, 0, 0, 5, 5, 7, 102, 1, 0)
+REPLACED = STAT._replace(ctime_ns=9)
 
 
-def recogniser_that_sees(generation: int) -> Recogniser:
+def recogniser_that_sees(generation: int, then: HostStat = REPLACED) -> Recogniser:
+    """`then` is how the entry is when it is listed once more."""
     seen = {b"d": Identity(STAT.dev, STAT.ino, generation, 0)}
-    source = SimpleNamespace(identify=lambda _directory, _names, *, births: seen)
+    source = SimpleNamespace(
+        identify=lambda _directory, _names, *, births: seen,
+        examine=lambda _directory, _names: SimpleNamespace(entries={b"d": then}),
+    )
     lookup = SimpleNamespace(birth_of=lambda _fid: 0)
     return Recogniser(source, lookup, SimpleNamespace())
 
@@ -38,3 +43,10 @@ def test_what_changed_before_it_was_listed_is_told_apart_by_its_number_alone() -
     recogniser.look_ahead(b"/q", [b"d"], {b"d": now}, {b"d": row})
     assert not recogniser.is_lost(b"d", row, now)
     assert not recogniser.is_still(row, b"d", now), "a new directory"
+
+
+def test_handles_that_mean_something_else_for_good_keep_nothing_waiting() -> None:
+    row = NodeRow(2, STAT, 1, 4)
+    recogniser = recogniser_that_sees(30, then=STAT)
+    recogniser.look_ahead(b"/q", [b"d"], {b"d": STAT}, {b"d": row})
+    assert not recogniser.is_lost(b"d", row, STAT)
