@@ -23,6 +23,7 @@ from streamd.format.keys import Role
 from streamd.model.entry import EntryType
 from streamd.restore.plan import PlannedFile, Refused, RestorePlan
 from streamd.restore.target import Notes, Target, stop_if_full
+from streamd.restore.turns import Piece, Turns
 from streamd.storage.port import BlobName
 from streamd.vault.chunk_reader import ChunkReader, Holder, Place, ReadJob, spans
 from streamd.vault.parallel import OBJECT_FAULTS, first_error, in_thread
@@ -83,6 +84,7 @@ class Fetch:
         self._files = files
         self._path_of = path_of
         self._lock = threading.Lock()
+        self._turns = Turns()
         self._state = bytearray(len(files))
         self._pending = [0] * len(files)
         self._wants: dict[bytes, list[tuple[int, int]]] = {}
@@ -246,7 +248,7 @@ class Fetch:
             size += sum(len(piece) for pieces in found.values() for _, piece in pieces)
             files += self._write_ordinary(target, found)
             for number, pieces in found.items():
-                files += self._write_pieces(target, number, pieces)
+                files += self._write_pieces(target, number, pieces, len(plain))
         return _Done(faults, files, size)
 
     def _read_local(self, job: ReadJob) -> bytes:
@@ -266,9 +268,9 @@ class Fetch:
 
     def _pieces(
         self, holder: Holder, row: FrameRow, plain: Buffer, wanted: set[bytes]
-    ) -> dict[int, list[tuple[int, memoryview]]]:
+    ) -> dict[int, list[Piece]]:
         """Return what a frame gives to which file: number -> [(offset in the file, bytes)]."""
-        view, found = memoryview(plain), dict[int, list[tuple[int, memoryview]]]()
+        view, found = memoryview(plain), dict[int, list[Piece]]()
         for chunk, at, size in spans(holder, row):
             if chunk not in wanted:
                 continue
@@ -278,9 +280,7 @@ class Fetch:
                 found.setdefault(number, []).append((offset, piece))
         return found
 
-    def _write_ordinary(
-        self, target: Target, found: dict[int, list[tuple[int, memoryview]]]
-    ) -> int:
+    def _write_ordinary(self, target: Target, found: dict[int, list[Piece]]) -> int:
         """Write the small whole files among `found`, a directory at a time, and take them out."""
         together: dict[int, list[int]] = {}
         for number, pieces in found.items():
@@ -308,32 +308,52 @@ class Fetch:
         return count
 
     def _write_pieces(
-        self, target: Target, number: int, pieces: list[tuple[int, memoryview]]
+        self, target: Target, number: int, pieces: list[Piece], held_bytes: int
     ) -> int:
-        """Write pieces of a file; return 1 if it is complete now."""
+        """Write pieces of a file; return 1 if it is complete now.
+
+        `held_bytes` is what the pieces keep in memory: the frame that they are of.
+        """
         file = self._files[number]
         if self._state[number] == _FAILED:
             return 0
         pieces.sort(key=_offset)
         try:
-            if self._state[number] == _NEW and self._pending[number] == len(pieces):
+            # in this order: another thread says that it has begun before it counts what it wrote
+            if self._pending[number] == len(pieces) and self._state[number] == _NEW:
                 target.write_file(file, pieces)
                 self._state[number] = _DONE
                 return 1
-            with self._lock:
-                if self._state[number] == _NEW:
-                    target.begin(file)
-                    self._state[number] = _BEGUN
-            target.write_part(file, pieces)
-            with self._lock:
-                self._pending[number] -= len(pieces)
-                is_last = self._pending[number] == 0
-            if is_last:
-                target.finish(file)
-                self._state[number] = _DONE
+            return self._write_in_turn(target, number, pieces, held_bytes)
         except OSError as error:
             self._failed(number, error)
             return 0
+
+    def _write_in_turn(
+        self, target: Target, number: int, pieces: list[Piece], held_bytes: int
+    ) -> int:
+        """Write pieces of a file that comes in parts, and what others leave here meanwhile.
+
+        Returns 1 if it is complete now. OSError; then nothing is left for anybody to write.
+        """
+        if not self._turns.take(number, pieces, held_bytes):
+            return 0  # whoever is at the file writes these too
+        file, is_last = self._files[number], False
+        try:
+            if self._state[number] == _NEW:
+                target.begin(file)
+                self._state[number] = _BEGUN
+            while pieces:
+                target.write_part(file, pieces)
+                self._pending[number] -= len(pieces)
+                is_last = self._pending[number] == 0
+                pieces = self._turns.next(number)
+        except BaseException:
+            self._turns.let_go(number)
+            raise
+        if is_last:
+            target.finish(file)
+            self._state[number] = _DONE
         return int(is_last)
 
     def _failed(self, number: int, error: OSError) -> None:
@@ -361,7 +381,7 @@ class Fetch:
                 yield file
 
 
-def _offset(piece: tuple[int, memoryview]) -> int:
+def _offset(piece: Piece) -> int:
     return piece[0]
 
 

@@ -28,6 +28,7 @@ _REOPEN: Final = os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 _OPEN_MAX: Final = 96  # descriptors of directories kept by one writer
 _NOREPLACE: Final = 1
+_VECTOR_MAX: Final = 1024  # pieces in one call: IOV_MAX
 SET_IDS: Final = 0o6000
 _UNPRIVILEGED_XATTRS: Final = (b"user.", b"system.posix_acl_")
 KINDS: Final = {
@@ -276,10 +277,19 @@ class Target:
             return os.open(name, _CREATE, 0o600, dir_fd=parent)
 
     def _fill(self, handle: int, pieces: Sequence[tuple[int, memoryview]]) -> None:
+        """Write pieces that are in order; those that follow each other in one call."""
+        run: list[memoryview] = []
+        start = end = 0
         for offset, piece in pieces:
-            written = os.pwrite(handle, piece, offset)
-            while written < len(piece):
-                written += os.pwrite(handle, piece[written:], offset + written)
+            if run and (offset != end or len(run) == _VECTOR_MAX):
+                _write_all(handle, run, start)
+                run = []
+            if not run:
+                start = offset
+            run.append(piece)
+            end = offset + len(piece)
+        if run:
+            _write_all(handle, run, start)
 
     def _publish(self, name: bytes, file: PlannedFile, parent: int) -> None:
         self._rename(name, file.name, parent, replaces=file.replaces)
@@ -391,6 +401,17 @@ class Target:
         """Remove what a killed restore left. OSError."""
         assert name.startswith(TEMPORARY_PREFIX)
         os.unlink(name, dir_fd=self.directory(directory))
+
+
+def _write_all(handle: int, pieces: list[memoryview], offset: int) -> None:
+    """Write pieces side by side. OSError."""
+    written = os.pwritev(handle, pieces, offset)
+    for piece in pieces:
+        rest = piece[written:] if written < len(piece) else piece[:0]
+        offset += len(piece)
+        written = max(0, written - len(piece))
+        while rest:  # the call was cut short: the rest piece by piece
+            rest = rest[os.pwrite(handle, rest, offset - len(rest)) :]
 
 
 def temporary_name(file: PlannedFile) -> bytes:
