@@ -46,6 +46,7 @@ from streamd.pipeline.seal import Sealer
 from streamd.pipeline.spool import Spool
 from streamd.pipeline.upload import Uploader
 from streamd.policy.backoff import Backoff
+from streamd.policy.effort import PACK_BYTES
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.names import OwnerNames
@@ -56,7 +57,7 @@ from streamd.vault.writer import VaultWriter
 
 THREADS: Final = 4
 UPLOAD_GIVE_UP_SECONDS: Final = 20.0  # then the uploader says so and goes on trying
-BUDGET_SHARE: Final = 0.5  # of pipeline.memory_limit: the rest is packs, catalog cache, results
+BUDGET_SHARE: Final = 0.5  # of what sending leaves: the rest is packs, catalog cache, results
 PACK_MEMORY_BYTES: Final = 64 << 20  # of the limit for each pack being uploaded: four times its own
 PACKS_IN_FLIGHT_MAX: Final = 32
 
@@ -206,7 +207,7 @@ async def _assemble(  # noqa: PLR0917 - the parts
         sealer=_sealer(writer, index, adapting.compression, OwnerNames(clock)),
         index=index,
         packer=lambda publish: Packer(writer, publish, threads, adapting.pack_bytes),
-        budget=Budget(int(config.pipeline.memory_limit_bytes * BUDGET_SHARE)),
+        budget=_budget(config, stores),
         threads=threads,
         clock=clock,
         observer=meters,
@@ -290,6 +291,20 @@ def _uploader(
     return uploader
 
 
+def _budget(config: Config, stores: Stores) -> Budget:
+    limit_bytes = config.pipeline.memory_limit_bytes
+    return Budget(budget_bytes(limit_bytes, sends=stores.remote is not None))
+
+
 def packs_in_flight(memory_limit_bytes: int) -> int:
     """Return how many packs the uploader may hold: a quarter of the limit, 1 to 32."""
     return max(1, min(memory_limit_bytes // PACK_MEMORY_BYTES, PACKS_IN_FLIGHT_MAX))
+
+
+def budget_bytes(memory_limit_bytes: int, *, sends: bool) -> int:
+    """Return how much content may be in flight: half of the limit.
+
+    Where packs are sent as well, those that the uploader holds come off the limit first.
+    """
+    sent_bytes = packs_in_flight(memory_limit_bytes) * PACK_BYTES if sends else 0
+    return int((memory_limit_bytes - sent_bytes) * BUDGET_SHARE)

@@ -7,7 +7,7 @@ import pytest
 from streamd.config.model import Config, VaultConfig
 from streamd.config.rules import check
 from streamd.daemon.credentials import access_of, credential_files
-from streamd.daemon.host import packs_in_flight
+from streamd.daemon.host import budget_bytes, packs_in_flight
 from streamd.errors import SecretUnreadable
 
 URL = "https://account.blob.core.windows.net/cont/pre"
@@ -72,3 +72,9 @@ def test_the_memory_limit_says_how_many_packs_may_be_uploaded_at_once() -> None:
     assert packs_in_flight(64 << 20) == 1
     assert packs_in_flight(256 << 20) == 4
     assert packs_in_flight(64 << 30) == 32
+
+
+def test_packs_that_are_sent_are_within_the_memory_limit_too() -> None:
+    assert budget_bytes(256 << 20, sends=False) == 128 << 20
+    assert budget_bytes(256 << 20, sends=True) == 96 << 20  # four packs of 16 MiB are held
+    assert budget_bytes(64 << 20, sends=True) == 24 << 20
