@@ -2,7 +2,7 @@
 
                  findings                 packs                 segments
     survey ──▶ [intake] ──▶ read+chunk+hash ──▶ dedupe+seal ──▶ [pack] ──▶ put
-                  │   one thread hop each, per batch  │                     │
+                  │        one thread hop, per batch  │                     │
                   └── budget of bytes in flight ──────┴────▶ [commit, in order] ──▶ put ──▶ ack
 
 Batches flow, never chunks. A worker carries one batch through reading and sealing; several workers
@@ -11,10 +11,9 @@ the order in which they were found. Nothing is acknowledged before it is durable
 """
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import Executor
-from itertools import chain
 from typing import Final
 
 from streamd.catalog import cuts
@@ -27,17 +26,18 @@ from streamd.format.pack import EncodedObject
 from streamd.model.record import Gap, Mark
 from streamd.pipeline import sampling, second_look
 from streamd.pipeline.budget import Budget
+from streamd.pipeline.carrying import Account, Carried, Carrier
 from streamd.pipeline.channel import BULK, LIVE, Channel, Closed
 from streamd.pipeline.commit import CommitResult, Entry, Journal
 from streamd.pipeline.cut import Cut
 from streamd.pipeline.dedup import DedupIndex, Lane
 from streamd.pipeline.findings import BATCH_BYTES_MAX, Finding, Found
-from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin, in_order
+from streamd.pipeline.jobs import Job, Observer, Parked, Stream, add_links, begin, in_order, take
 from streamd.pipeline.packer import Packer
 from streamd.pipeline.seal import SealedContent, Sealer
 from streamd.pipeline.tails import Tails
 from streamd.policy.texture import Texture
-from streamd.sources.port import Outcome, Piece, ReadRequest, ReadResult
+from streamd.sources.port import Piece, ReadRequest, ReadResult
 from streamd.storage.port import BlobName, BlobStore
 
 WORKERS: Final = 4  # the first takes live changes only, so large files never hold those up
@@ -48,7 +48,6 @@ COMMIT_INTENTS_MAX: Final = 8192
 INLINE_BATCH_MAX: Final = 1024 * 1024  # a live batch with more new data goes into a pack
 SEALING_MAX: Final = 2  # pieces of one large file that are sealed at a time
 LIVE_CUT_MAX: Final = 32  # findings of one live cut that are committed as a whole
-_OK: Final = Outcome.OK
 ENTRY_COST: Final = 2560  # bytes of memory that one entry takes until it is committed, measured
 
 
@@ -78,7 +77,7 @@ class Pipeline:
         self._clock = clock
         self._observer = observer
         self.budget = budget
-        self.sealing_count = 0  # batches, and pieces of large files, that are sealed or wait for it
+        self._pieces_sealing = 0  # of large files, that are sealed or wait for it
         self.backlog_bytes = 0  # durable here, not yet in the vault of record; told from outside
         self.on_durable: Callable[[], None] = lambda: None  # something new is in the local vault
         self.packer = packer(self._publish_pack)
@@ -89,6 +88,7 @@ class Pipeline:
         self._next: dict[Lane, int] = {}  # whose turn it is to be committed
         self._committed: dict[Lane, int] = {}  # how many are
         self._tails = Tails()
+        self._carrier = Carrier(sealer, self._tails, clock)
         self._parked: dict[Lane, dict[int, Parked]] = {}
         self._wake = asyncio.Event()
         budget.on_wait = self._wake.set  # a live cut that is not whole yet must not hold it
@@ -99,6 +99,11 @@ class Pipeline:
         self._idle = asyncio.Event()
         self._idle.set()
         self._generation_waiters: deque[tuple[dict[Lane, int], asyncio.Event]] = deque()
+
+    @property
+    def sealing_count(self) -> int:
+        """Batches, and pieces of large files, that are sealed or wait for nothing else."""
+        return self._carrier.sealing_count + self._pieces_sealing
 
     # -- intake ----------------------------------------------------------------------------------
 
@@ -203,9 +208,10 @@ class Pipeline:
     # -- read and seal ---------------------------------------------------------------------------
 
     async def _batch(self, job: Job) -> Parked:
-        """Carry an ordinary batch through reading and sealing."""
+        """Carry an ordinary batch through reading and sealing: one hop, where nothing moved."""
         parked, cut = Parked(job, begin(job), []), job.cut
         entries = [entry for entry in job.finding.found if entry.read]
+        has_links = len(entries) < len(job.finding.found)
         if cut is not None:
             again = [(entry, cut.known(entry)) for entry in entries]
             entries = [entry for entry, known in again if known is None]
@@ -213,56 +219,54 @@ class Pipeline:
             parked.ready.good_paths += [entry.path for entry, known in again if known is not None]
         if entries:
             read_at_ns = self._clock.now_us() * 1000
-            results = await self._read_and_seal(parked, entries)
-            entries, results = await self._settle(parked, entries, results)
-            await self._describe(parked, entries, results, read_at_ns)
+            carried = await self._carried(parked, self._carrier.carry, entries, read_at_ns)
+            if carried.account is None:
+                await self._settle(parked, entries, carried.results)
+                await self._describe(parked, entries, carried.results, read_at_ns)
+            else:
+                await self._record(parked, carried.account)
         if len(entries) < len(parked.ready.intents):
             in_order(parked)
-        add_links(parked)
+        if has_links:
+            add_links(parked)
         return parked
 
     async def _settle(
         self, parked: Parked, entries: list[Found], results: list[ReadResult]
-    ) -> tuple[list[Found], list[ReadResult]]:
+    ) -> None:
         """Look again at entries that changed in between, so that the cut is of one moment."""
         stream, new_fid = parked.job.stream, parked.job.stream.new_fid
         loop = asyncio.get_running_loop()
         for _ in range(second_look.ROUNDS_MAX):
             positions = second_look.unsettled(results)
             if not positions or new_fid is None:
-                break
+                return
             seen = await loop.run_in_executor(
                 self._threads, second_look.look, stream.source, entries, positions, new_fid
             )
+            fresh: list[ReadResult] = []
             if seen.again:
-                fresh = await self._read_and_seal(parked, list(seen.again.values()))
-                for (position, entry), result in zip(seen.again.items(), fresh, strict=True):
-                    entries[position], results[position] = entry, result
+                again = list(seen.again.values())
+                fresh = (await self._carried(parked, self._carrier.read_and_seal, again)).results
             parked.ready.gone = [*parked.ready.gone, *seen.gone.values()]
-            kept = [index for index in range(len(entries)) if index not in seen.gone]
-            entries, results = [entries[i] for i in kept], [results[i] for i in kept]
-            if not seen.again:
-                break
-        return entries, results
+            seen.take_into(entries, results, fresh)
+            if not fresh:
+                return
 
-    async def _read_and_seal(self, parked: Parked, entries: list[Found]) -> list[ReadResult]:
-        """Read entries and seal their new chunks; the content is let go before returning."""
+    async def _carried(
+        self, parked: Parked, how: Callable[..., Carried], entries: list[Found], *more: int
+    ) -> Carried:
+        """Have a thread read and seal entries, and send on what is new; the content is let go."""
         job, loop = parked.job, asyncio.get_running_loop()
-        of = self._tails.of
-        requests = [
-            ReadRequest(path, stat, None if is_fresh else of(fid), generation)
-            for _, _, path, fid, stat, _, _, _, is_fresh, generation in entries
-        ]
-        started = loop.time()
-        batch = await loop.run_in_executor(
-            self._threads, sampling.read, job.stream.source, requests
+        carried = await loop.run_in_executor(
+            self._threads, how, job.stream.source, entries, job.lane, job.sequence, *more
         )
-        self._observer.step("read", loop.time() - started, batch.read_bytes, batch.read_bytes)
-        pieces = list(chain.from_iterable([result.pieces for result in batch.results]))
-        stored = await self._seal(parked, batch.arena, pieces, batch.read_bytes)
+        size = carried.read_bytes
+        self._observer.step("read", carried.read_seconds, size, size)
+        stored = await self._sealed(parked, carried.content, size, carried.seal_seconds)
         kept = min(stored, job.held_bytes) + ENTRY_COST * len(job.finding.found)
         job.held_bytes = self.budget.adjust(job.held_bytes, kept)
-        return batch.results
+        return carried
 
     async def _large(self, job: Job) -> Parked:
         """Carry one large file, piece by piece: one is read while the ones before are sealed."""
@@ -307,17 +311,24 @@ class Pipeline:
 
     async def _seal(self, parked: Parked, arena: memoryview, pieces: list[Piece], size: int) -> int:
         """Seal the new chunks among `pieces` and send them on; returns the bytes they take."""
-        job, ready, loop = parked.job, parked.ready, asyncio.get_running_loop()
+        job, loop = parked.job, asyncio.get_running_loop()
         started = loop.time()
-        self.sealing_count += 1
+        self._pieces_sealing += 1
         try:
             content = await loop.run_in_executor(
                 self._threads, self._sealer.seal_pieces, arena, pieces, job.lane, job.sequence
             )
         finally:
-            self.sealing_count -= 1
+            self._pieces_sealing -= 1
+        return await self._sealed(parked, content, size, loop.time() - started)
+
+    async def _sealed(
+        self, parked: Parked, content: SealedContent, size: int, seconds: float
+    ) -> int:
+        """Send on what was sealed of `size` bytes that were read; returns the bytes it takes."""
+        job, ready = parked.job, parked.ready
         stored = content.data.stored_size if content.data is not None else 0
-        self._observer.step("seal", loop.time() - started, size, stored)
+        self._observer.step("seal", seconds, size, stored)
         new_count = len(content.new_ids)
         self._observer.chunks(new_count, content.chunk_count - new_count)
         self._observer.read(job.stream.identity.name, size, stored, content.duplicate_bytes)
@@ -347,35 +358,21 @@ class Pipeline:
     async def _describe(
         self, parked: Parked, entries: list[Found], results: list[ReadResult], read_at_ns: int
     ) -> None:
-        """Turn results into intents of the ready finding; seal chunk-list pages."""
-        ready, job, loop = parked.ready, parked.job, asyncio.get_running_loop()
-        others = [result.outcome for result in results if result.outcome is not _OK]
-        for entry, result in zip(entries, results, strict=True):
-            if not entry.is_fresh:
-                self._tails.saw(entry.fid, result)
-        name = job.stream.identity.name
-        if len(others) < len(results):
-            self._observer.files(name, _OK, len(results) - len(others))
-        for outcome, count in Counter(others).items():
-            self._observer.files(name, outcome, count)
-        described = await loop.run_in_executor(
-            self._threads,
-            lambda: self._sealer.describe(entries, results, read_at_ns=read_at_ns),
-        )
-        ready.intents += described.intents
-        ready.good_paths += described.good_paths
-        ready.troubles += described.troubles
-        ready.again += described.again
-        ready.racy |= described.racy
-        ready.slipped += described.slipped
-        ready.later += described.later
-        ready.owed |= described.owed
-        if described.pages:
-            content = await loop.run_in_executor(
-                self._threads, self._sealer.seal_pages, described.pages, job.lane, job.sequence
-            )
+        """Turn results into what is to be recorded."""
+        job, loop = parked.job, asyncio.get_running_loop()
+        whole = (entries, results, job.lane, job.sequence, read_at_ns)
+        account = await loop.run_in_executor(self._threads, self._carrier.account, *whole)
+        await self._record(parked, account)
+
+    async def _record(self, parked: Parked, account: Account) -> None:
+        """Take what is to be recorded into the ready finding."""
+        for outcome, count in account.outcomes.items():
+            self._observer.files(parked.job.stream.identity.name, outcome, count)
+        take(parked.ready, account.described)
+        content = account.pages
+        if content is not None:
             stored = content.data.stored_size if content.data is not None else 0
-            inline = ready.inline_meta if stored <= INLINE_BATCH_MAX else None
+            inline = parked.ready.inline_meta if stored <= INLINE_BATCH_MAX else None
             await self._send_on(parked, content, Role.META, inline)
 
     # -- commit ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from streamd.pipeline.cut import Cut
 from streamd.pipeline.dedup import Lane
 from streamd.pipeline.findings import Finding, Ready
 from streamd.pipeline.in_flight import InFlight
+from streamd.pipeline.seal import Described
 from streamd.sources.port import Source
 
 
@@ -100,6 +101,18 @@ def begin(job: Job) -> Ready:
         survey_done=job.survey_done,
         first_us=job.first_us,
     )
+
+
+def take(ready: Ready, described: Described) -> None:
+    """Add described entries to a finding."""
+    ready.intents += described.intents
+    ready.good_paths += described.good_paths
+    ready.troubles += described.troubles
+    ready.again += described.again
+    ready.racy |= described.racy
+    ready.slipped += described.slipped
+    ready.later += described.later
+    ready.owed |= described.owed
 
 
 def add_links(parked: Parked) -> None:

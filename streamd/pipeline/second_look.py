@@ -27,6 +27,15 @@ class SecondLook(msgspec.Struct):
     again: dict[int, Found] = field(default_factory=dict)
     gone: dict[int, tuple[int, bytes]] = field(default_factory=dict)
 
+    def take_into(
+        self, entries: list[Found], results: list[ReadResult], fresh: Sequence[ReadResult]
+    ) -> None:
+        """Put what was read again, with its results `fresh`, in its place; drop what is gone."""
+        for (position, entry), result in zip(self.again.items(), fresh, strict=True):
+            entries[position], results[position] = entry, result
+        for position in sorted(self.gone, reverse=True):
+            del entries[position], results[position]
+
 
 def unsettled(results: Sequence[ReadResult]) -> list[int]:
     """Return the positions of entries that were not what they had been."""

@@ -141,7 +141,7 @@ def test_a_crash_at_any_step_loses_nothing(kinds, share, template, tmp_path) -> 
     count = CountingFuse(kinds)
     (tmp_path / "whole").mkdir()
     asyncio.run(_check(run(tmp_path / "whole", template, count)))
-    assert count.count >= 20
+    assert count.count >= 15  # else there was little to interrupt
     for step in range(share, count.count, SHARES):
         directory = tmp_path / str(step)
         directory.mkdir()

@@ -201,18 +201,19 @@ def test_a_scan_does_not_miss_what_was_found_and_went_with_its_event_lost() -> N
 
         def change(host: SimHost) -> None:
             machine.fs.create(top, b"two", REGULAR, b"goes")
-            describe = host.pipeline._describe
+            batch = host.pipeline._batch
             left = [1]
 
-            async def interrupted(parked, entries, results, read_at_ns):
-                await describe(parked, entries, results, read_at_ns)
+            async def interrupted(job):
+                parked = await batch(job)
                 if left and left.pop():  # read, and not committed yet
                     machine.fs.remove(top, b"two")
                     host.source._events = []
                     await host.active._noticing.ask_scan("overflow")
                     await asyncio.sleep(5)
+                return parked
 
-            host.pipeline._describe = interrupted
+            host.pipeline._batch = interrupted
 
         life(machine, change)
         states, _ = shown(machine)
