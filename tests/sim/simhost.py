@@ -109,7 +109,7 @@ class Fuse:
         self.left -= 1
 
 
-SETTLE_LOOKS = 2000  # two a second
+SETTLE_LOOKS = 6000  # two a second
 
 
 @dataclass
