@@ -14,7 +14,7 @@ Exit codes: 0 complete; 2 usage; 3 some entries not restored; 4 no key opens the
 6 it cannot be reached; 7 damaged (what could be had was restored); 8 needs a newer reader; 9 not found.
 """
 import argparse, base64, collections, concurrent.futures, contextlib, datetime, hashlib, heapq, hmac
-import http.client, importlib.util, itertools, json, os, re, sqlite3, stat, struct, sys, time, unicodedata
+import http.client, importlib.util, itertools, json, os, re, signal, sqlite3, stat, struct, sys, time, unicodedata
 import urllib.error, urllib.parse, urllib.request, xml.etree.ElementTree as ET, zlib
 from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -994,6 +994,6 @@ def main(arguments):
         print(f"streamd-rescue: {fault}", file=sys.stderr)
         return fault.exit_code
     return Damaged.exit_code if report.damages else 3 if report.refusals else 0
-
 if __name__ == "__main__":
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "list | head" ends like any other program before a pipe
     sys.exit(main(sys.argv[1:]))

@@ -1,6 +1,10 @@
 """Every vault carries what restores it without streamd."""
 
 import hashlib
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from vaultbuilder import ManualClock
@@ -41,3 +45,18 @@ async def test_an_upgrade_adds_its_own_and_keeps_the_old_ones() -> None:
     assert await put_documents(store) == []
     assert await store.get("v/rescue-0123.py") == b"of an earlier release"
     assert len(await names(store)) == 3
+
+
+def test_the_rescue_script_ends_without_a_word_when_nobody_reads_on() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, str(rescue.script_path()), "--help"],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
