@@ -14,7 +14,7 @@ from streamd.model.host import HostStat, Identity
 from streamd.pipeline.in_flight import InFlight
 from streamd.pipeline.visit import is_same
 from streamd.policy.identity import Known, is_same_file
-from streamd.sources.port import Source
+from streamd.sources.port import Listing, Source
 
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 
@@ -28,46 +28,53 @@ class Recogniser:
         self._in_flight = in_flight
         self._directory = b""  # that was looked at ahead
         self._by_inode: dict[tuple[int, int], NodeRow | None] = {}
-        self.seen: dict[bytes, Identity] = {}  # by name, of what was looked at ahead
+        self.seen: Mapping[bytes, Identity] = {}  # by name, of what was looked at ahead
         self.is_all_new = False  # nothing is known of any of that, nor of its inodes
 
     def look_ahead(
         self,
         directory: bytes,
         names: Sequence[bytes],
-        entries: Mapping[bytes, HostStat],
+        listing: Listing,
         rows: Mapping[bytes, NodeRow],
     ) -> None:
         """Look up in one go what `names` in a directory may be, where they are not as captured."""
         self._directory = directory
-        other: list[tuple[int, int]] = []
-        changed: list[bytes] = []
-        if not rows:  # a new directory: short, because a first capture has no others
+        entries, taken = listing.entries, listing.fresh_identities()
+        if rows:
+            changed, other = _unlike(names, entries, rows)
+        else:  # a new directory: short, because a first capture has no others
             changed = list(names)
             other = [(now.dev, now.ino) for now in [entries[name] for name in names]]
-        for name in names if rows else ():
-            now, row = entries[name], rows.get(name)
-            if row is None or row.stat.ino != now.ino:
-                other.append((now.dev, now.ino))
-            elif is_same(row.stat, now) and not row.again:
-                continue
-            changed.append(name)
         known = self._lookup.by_inodes(other) if other else {}
         self._by_inode = {key: known.get(key) for key in other} if known else dict.fromkeys(other)
-        self.seen = {}
         self.is_all_new = not rows and not known
-        plain: list[bytes] = []
         old: list[bytes] = []  # known from before there were generations
-        if self.is_all_new:
-            plain, changed = changed, plain
-        for name in changed:
+        if not self.is_all_new:
+            changed, old = self._by_age(changed, entries, rows)
+        self.seen = {}
+        if taken is not None:
+            self.seen = taken if self.is_all_new else _some_of(taken, changed)
+        elif changed:
+            self.seen = self._source.identify(directory, changed, births=False)
+        if old:
+            self.seen = {**self.seen, **self._source.identify(directory, old, births=True)}
+
+    def _by_age(
+        self,
+        names: Sequence[bytes],
+        entries: Mapping[bytes, HostStat],
+        rows: Mapping[bytes, NodeRow],
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Tell what is new or was captured with a generation from what was captured without."""
+        plain: list[bytes] = []
+        old: list[bytes] = []
+        for name in names:
             now, row = entries[name], rows.get(name)
             if row is None or row.stat.ino != now.ino:
                 row = self._by_inode[now.dev, now.ino]
             (plain if row is None or row.generation else old).append(name)
-        for some, births in ((plain, False), (old, True)):
-            if some:
-                self.seen.update(self._source.identify(directory, some, births=births))
+        return plain, old
 
     def new_generation(self, name: bytes, now: HostStat) -> int | None:
         """Return the generation of an entry if it is a new file beyond doubt, with one name.
@@ -137,3 +144,23 @@ class Recogniser:
         birth_ns = self._lookup.birth_of(row.fid) if is_old else 0
         known = Known(row.stat, row.generation, birth_ns)
         return is_same_file(known, now, seen, is_in_place=is_in_place)
+
+
+def _unlike(
+    names: Sequence[bytes], entries: Mapping[bytes, HostStat], rows: Mapping[bytes, NodeRow]
+) -> tuple[list[bytes], list[tuple[int, int]]]:
+    """Return the names that are not as captured, and the inodes that are not captured there."""
+    changed: list[bytes] = []
+    other: list[tuple[int, int]] = []
+    for name in names:
+        now, row = entries[name], rows.get(name)
+        if row is None or row.stat.ino != now.ino:
+            other.append((now.dev, now.ino))
+        elif is_same(row.stat, now) and not row.again:
+            continue
+        changed.append(name)
+    return changed, other
+
+
+def _some_of(seen: Mapping[bytes, Identity], names: Sequence[bytes]) -> dict[bytes, Identity]:
+    return {name: seen[name] for name in names if name in seen}

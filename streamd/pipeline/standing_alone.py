@@ -17,7 +17,7 @@ from streamd.pipeline.findings import Finding, Found
 from streamd.pipeline.in_flight import InFlight
 from streamd.pipeline.recognising import Recogniser
 from streamd.pipeline.visit import is_same, split
-from streamd.sources.port import VIRTUAL_ROOT, Source
+from streamd.sources.port import VIRTUAL_ROOT, Listing, Source
 
 _REGULAR: Final = int(EntryType.REGULAR)
 
@@ -107,7 +107,7 @@ class LoneLook:
             return found
         recogniser = Recogniser(self._source, self._lookup, self._in_flight)
         known = {} if row is None else {name: row}
-        recogniser.look_ahead(directory, [name], {name: now}, known)
+        recogniser.look_ahead(directory, [name], Listing({name: now}), known)
         if recogniser.is_lost(name, row, now):
             return None
         fid, generation = recogniser.fid_of(name, row, now), recogniser.generation(name)

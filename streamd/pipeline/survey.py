@@ -221,7 +221,7 @@ class Survey:
         stack: list[Visit] = [Visit(directory, parent, names, deep)]
         while stack:
             visit = stack.pop().unpacked()
-            listing = self._source.examine(visit.path, visit.names)
+            listing = visit.examined(self._source, self._in_flight.entries)
             if listing.error:
                 self._unlistable(visit.path, listing.error, visit.names or ())
                 continue
@@ -327,7 +327,7 @@ class Survey:
         names = list(listing.entries)
         while names:
             part, names = names[:AHEAD_MAX], names[AHEAD_MAX:]
-            self._recogniser.look_ahead(visit.path, part, listing.entries, rows)
+            self._recogniser.look_ahead(visit.path, part, listing, rows)
             part = self._take_new(visit, listing, part)
             if self._is_full():
                 yield None

@@ -43,6 +43,16 @@ class Visit:
         names, number = self.packed
         return replace(self, names=names.slice(number), packed=None)
 
+    def is_of_new(self, in_flight: Container[tuple[int, bytes]]) -> bool:
+        """Say whether the directory is new and itself still in flight: nothing in it is known."""
+        return self.new_at is not None and self.new_at in in_flight
+
+    def examined(self, source: Source, in_flight: Container[tuple[int, bytes]]) -> Listing:
+        """Look. Where most of it will be new, it is asked at once which files they are."""
+        if self.is_of_new(in_flight) or (self.names is not None and self.span is None):
+            return source.examine(self.path, self.names, identities=True)
+        return source.examine(self.path, self.names)
+
     def looked_for(self, known: Iterable[bytes], on_their_way: Iterable[bytes]) -> set[bytes]:
         """Return the names that ought to be there, captured or not yet."""
         if self.span is not None:
@@ -55,11 +65,8 @@ class Visit:
 def rows_of(
     lookup: WalkLookup, visit: Visit, in_flight: Container[tuple[int, bytes]]
 ) -> dict[bytes, NodeRow]:
-    """Return what is captured of the names of a visit.
-
-    Nothing is, of what is in a new directory that is itself still in flight.
-    """
-    if visit.new_at is not None and visit.new_at in in_flight:
+    """Return what is captured of the names of a visit."""
+    if visit.is_of_new(in_flight):
         return {}
     if visit.names is None:
         return lookup.children(visit.fid)

@@ -44,6 +44,9 @@ class Listing:
 
     Where known rows were given, `rest` has those that are not what is there, and `entries` leaves
     the others out: there are `same_count`. None: nothing was left out.
+
+    `identities` says of all entries which files they are, as `identify` does without births, where
+    that was asked for and comes with the look. None: `identify` has to be asked.
     """
 
     entries: dict[bytes, HostStat] = field(default_factory=dict)
@@ -54,12 +57,18 @@ class Listing:
     names: PackedNames | None = None
     rest: dict[bytes, KnownRow] | None = None
     same_count: int = 0
+    identities: dict[bytes, Identity] | None = None
     error: int = 0  # errno: the directory itself could not be listed; ENOENT/ENOTDIR: it is gone
 
     @property
     def too_large(self) -> set[bytes]:
         """Names that are left out by their size: what was captured of them stays."""
         return {name for name, kind in self.left_out.items() if kind == TOO_LARGE}
+
+    def fresh_identities(self) -> dict[bytes, Identity] | None:
+        """Return `identities` when asked first: later they, and what is known of them, are old."""
+        taken, self.identities = self.identities, None
+        return taken
 
     def count_into(self, seen: Counter[str]) -> None:
         """Count the names by class; `PROTECTED` are those that are to be."""
@@ -216,8 +225,13 @@ class Source(Protocol):
     def hurry(self) -> bool:
         """Have the next batch of events come at once; False: it could not be complete anyway."""
 
-    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
-        """Look at `names` in `directory`, or at all of it when None. Blocking."""
+    def examine(
+        self, directory: bytes, names: Sequence[bytes] | None, *, identities: bool = False
+    ) -> Listing:
+        """Look at `names` in `directory`, or at all of it when None. Blocking.
+
+        With `identities` a source may say which files they are, too, if that costs little.
+        """
 
     def identify(
         self, directory: bytes, names: Sequence[bytes], *, births: bool = False

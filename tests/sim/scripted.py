@@ -9,7 +9,7 @@ import asyncio
 import bisect
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from errno import ENOENT, ENOTDIR
 from typing import TypeVar
@@ -268,6 +268,15 @@ class ModelFs:
             listener(new, new_name, first, True, False)
 
 
+def identities_in(nodes: Mapping[bytes, Node], names: Iterable[bytes]) -> dict[bytes, Identity]:
+    """Return which files are there under these names."""
+    return {
+        name: Identity(DEV, nodes[name].ino, nodes[name].generation, 0)
+        for name in names
+        if name in nodes
+    }
+
+
 def _in(rows: list[tuple[int, V]], from_us: int, to_us: int) -> Iterator[V | None]:
     first = bisect.bisect_right(rows, from_us, key=lambda row: row[0])
     yield rows[first - 1][1] if first else None
@@ -403,6 +412,7 @@ class Weather:
     gap: float = 0.0  # each batch of events
     nameless: float = 0.0  # each event of a file: only its inode is told
     late: float = 0.0  # each batch: only a part of it comes now
+    joined: float = 0.0  # each look of which identities are wanted: they come along
     slow: float = 0.0  # seconds that each part of a large file may take to be read
 
 
@@ -499,16 +509,19 @@ class ScriptedSource:
         if self._rng.random() < self.weather.preempt:
             self._mutate()
 
-    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+    def examine(
+        self, directory: bytes, names: Sequence[bytes] | None, *, identities: bool = False
+    ) -> Listing:
         self._look()
         self.examined.append(directory)
         if directory == VIRTUAL_ROOT:
             wanted = (
                 self.fs.top if names is None else [name for name in names if name in self.roots]
             )
-            return Listing(
+            listing = Listing(
                 {name: self.fs.top[name].stat() for name in wanted if name in self.fs.top}
             )
+            return self._joined(listing, self.fs.top, identities=identities)
         node = self.fs.find(directory)
         if isinstance(node, int):
             return Listing(error=node)
@@ -522,6 +535,14 @@ class ScriptedSource:
             child = node.children.get(name)
             if child is not None:
                 listing.entries[name] = child.stat()
+        return self._joined(listing, node.children, identities=identities)
+
+    def _joined(
+        self, listing: Listing, nodes: Mapping[bytes, Node], *, identities: bool
+    ) -> Listing:
+        if identities and self.weather.joined and self._rng.random() < self.weather.joined:
+            self._look()
+            listing.identities = identities_in(nodes, listing.entries)
         return listing
 
     def identify(
@@ -534,11 +555,7 @@ class ScriptedSource:
         else:
             node = self.fs.find(directory)
             nodes = {} if isinstance(node, int) else node.children
-        return {
-            name: Identity(DEV, nodes[name].ino, nodes[name].generation, 0)
-            for name in names
-            if name in nodes
-        }
+        return identities_in(nodes, names)
 
     # -- reading --------------------------------------------------------------------------------
 

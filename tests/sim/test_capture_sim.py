@@ -65,6 +65,7 @@ def weather_of(rng: random.Random) -> Weather:
         nameless=maybe(0.3),
         late=maybe(0.3),
         slow=maybe(4.0),
+        joined=maybe(0.5),
     )
 
 

@@ -145,8 +145,11 @@ class CommandSource:
         """Whether nothing is to be run any more."""
         return self._is_stopped
 
-    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+    def examine(
+        self, directory: bytes, names: Sequence[bytes] | None, *, identities: bool = False
+    ) -> Listing:
         """Describe the one file there is."""
+        del identities  # `identify` costs nothing
         if directory != VIRTUAL_ROOT:
             return Listing(error=errno.ENOENT)
         if names is not None and self._root not in names:

@@ -5,6 +5,7 @@ from streamd.model.host import HostStat
 
 _Row: TypeAlias = tuple[Any, ...]
 _T = TypeVar("_T", bound=tuple[int, ...])
+_I = TypeVar("_I", bound=tuple[int, ...])
 
 def read_files(
     dir_fd: int,
@@ -24,6 +25,15 @@ def stat_unlike(
     fd: int, rows: list[_Row], host_stat: type[_T], suffix: bytes
 ) -> tuple[dict[bytes, _T], dict[bytes, int], list[_Row], dict[bytes, _Row]]: ...
 def identify(fd: int, names: list[bytes], births: bool, identity: type[_T]) -> dict[bytes, _T]: ...
+def look(
+    path: bytes,
+    names: Sequence[bytes] | None,
+    host_stat: type[_T],
+    identity: type[_I],
+    size_max: int,
+    identities_max: int,
+    /,
+) -> tuple[_T, dict[bytes, _T], dict[bytes, int], list[bytes], dict[bytes, _I] | None] | None: ...
 def write_files(
     dir_fd: int, files: list[tuple[bytes, bytes, memoryview, int, int, int, int]]
 ) -> list[bool]: ...

@@ -83,6 +83,11 @@ class Answering:
             ]
         return {split(state.mount.point)[1] for state in states if not self._answers(state)}
 
+    def may_hang(self) -> bool:
+        """Say whether anything is mounted that may hang: only then a turn is to be waited for."""
+        self._read_table()
+        return bool(self._states)
+
     @contextmanager
     def turn(self, path: bytes) -> Iterator[None]:
         """Touch what is at `path` inside. Blocking; raises OSError (ETIMEDOUT) if it hangs."""

@@ -325,6 +325,23 @@ static int put_entries(const Entries *all, PyTypeObject *type, PyObject *found, 
     return 0;
 }
 
+/* The names that are asked for; nonzero with an exception set. */
+static int take_names(PyObject *names, Entries *all) {
+    PyObject *list = PySequence_Fast(names, "a sequence of names is wanted");
+    int bad = !list;
+    for (Py_ssize_t i = 0; !bad && i < PySequence_Fast_GET_SIZE(list); i++) {
+        char *name;
+        Py_ssize_t length;
+        bad = PyBytes_AsStringAndSize(PySequence_Fast_GET_ITEM(list, i), &name, &length);
+        if (!bad && add(all, name, (size_t)length, 0)) {
+            PyErr_NoMemory();
+            bad = 1;
+        }
+    }
+    Py_XDECREF(list);
+    return bad;
+}
+
 PyDoc_STRVAR(stat_entries_doc,
              "stat_entries(fd, names, host_stat)\n--\n\n"
              "Look at `names` in an open directory, or at all of it when None, by inode.\n\n"
@@ -342,22 +359,9 @@ static PyObject *stat_entries(PyObject *self, PyObject *args) {
         PyErr_SetString(PyExc_TypeError, "HostStat is a tuple");
         return NULL;
     }
-    if (names != Py_None) {
-        PyObject *list = PySequence_Fast(names, "a sequence of names is wanted");
-        if (!list) return NULL;
-        for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(list) && !error; i++) {
-            char *name;
-            Py_ssize_t length;
-            if (PyBytes_AsStringAndSize(PySequence_Fast_GET_ITEM(list, i), &name, &length)) {
-                Py_DECREF(list);
-                goto out;
-            }
-            error = add(&all, name, (size_t)length, 0);
-        }
-        Py_DECREF(list);
-    }
+    if (names != Py_None && take_names(names, &all)) goto out;
     Py_BEGIN_ALLOW_THREADS
-    if (names == Py_None && !error) error = names_of(fd, &all);
+    if (names == Py_None) error = names_of(fd, &all);
     if (!error) stat_all(fd, &all);
     Py_END_ALLOW_THREADS
     if (error) {
@@ -612,6 +616,18 @@ static void open_directory(int fd, Directory *at) {
     else at->dev = status.st_dev;
 }
 
+static PyObject *new_identity(PyTypeObject *type, const Who *from) {
+    PyObject *made = type->tp_alloc(type, IDENTITY_FIELDS);
+    unsigned long long values[] = {from->dev, from->ino, from->generation};
+    for (int field = 0; made && field < IDENTITY_FIELDS; field++) {
+        PyObject *value = field < 3 ? PyLong_FromUnsignedLongLong(values[field])
+                                    : PyLong_FromLongLong(from->birth);
+        if (!value) Py_CLEAR(made);
+        else PyTuple_SET_ITEM(made, field, value);
+    }
+    return made;
+}
+
 PyDoc_STRVAR(identify_doc,
              "identify(dir_fd, names, births, identity)\n--\n\n"
              "Say which files are behind names in an open directory; links are not followed.\n\n"
@@ -648,20 +664,144 @@ static PyObject *identify(PyObject *self, PyObject *args) {
     found = PyDict_New();
     for (Py_ssize_t i = 0; found && i < count; i++) {
         if (!all[i].there) continue;
-        PyObject *made = type->tp_alloc(type, IDENTITY_FIELDS);
-        unsigned long long values[] = {all[i].dev, all[i].ino, all[i].generation};
-        for (int field = 0; made && field < IDENTITY_FIELDS; field++) {
-            PyObject *value = field < 3 ? PyLong_FromUnsignedLongLong(values[field])
-                                        : PyLong_FromLongLong(all[i].birth);
-            if (!value) Py_CLEAR(made);
-            else PyTuple_SET_ITEM(made, field, value);
-        }
+        PyObject *made = new_identity(type, &all[i]);
         if (!made || PyDict_SetItem(found, PyList_GET_ITEM(names, i), made) < 0) Py_CLEAR(found);
         Py_XDECREF(made);
     }
 out:
     PyMem_Free(all);
     return found;
+}
+
+/* -- all of the above of one directory ---------------------------------------------------------- */
+
+#ifndef SYS_openat2
+#define SYS_openat2 437 /* the same number on every architecture */
+#endif
+#define NO_SYMLINKS 0x04 /* RESOLVE_NO_SYMLINKS */
+
+typedef struct {
+    Stat own; /* of the directory itself */
+    Entries all;
+    Who *who; /* which file each entry is, NULL: not asked for */
+} Look;
+
+/* See native.py, open_beneath. */
+static int open_without_links(const char *path, int flags) {
+    struct {
+        uint64_t flags, mode, resolve;
+    } how = {(uint64_t)(flags | O_DIRECTORY | O_CLOEXEC), 0, NO_SYMLINKS};
+    return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
+}
+
+/* Returns whether it was done; else it is left to the Python code, which says why. */
+static int look_at(const char *path, int is_whole, long long size_max, size_t who_max, Look *to) {
+    struct statx own;
+    int done = 0, fd = open_without_links(path, is_whole ? O_RDONLY : O_PATH);
+    if (fd < 0) return 0;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &own)) goto out;
+    if (is_whole && own.stx_size > (unsigned long long)size_max) goto out;
+    host_stat(&own, &to->own);
+    if (is_whole && names_of(fd, &to->all)) goto out;
+    stat_all(fd, &to->all);
+    if (to->all.count && to->all.count <= who_max) {
+        Directory at = {0};
+        to->who = calloc(to->all.count, sizeof *to->who);
+        if (!to->who) goto out;
+        open_directory(fd, &at);
+        for (size_t i = 0; i < to->all.count; i++) {
+            to->who[i].name = to->all.entries[i].name;
+            if (!to->all.entries[i].error) identify_one(&at, &to->who[i], 0);
+        }
+    }
+    done = 1;
+out:
+    close(fd);
+    return done;
+}
+
+/* What was found, as Python has it. */
+typedef struct {
+    PyObject *own, *found, *failed, *foreign, *identities;
+} Seen;
+
+/* Nonzero with an exception set. */
+static int put_one(const Look *look, size_t i, PyTypeObject *stat, PyTypeObject *identity,
+                   const Seen *to) {
+    const Entry *entry = &look->all.entries[i];
+    const Stat *now = &entry->stat;
+    int bad;
+    PyObject *who = NULL, *name = PyBytes_FromStringAndSize(entry->name, (Py_ssize_t)entry->length);
+    PyObject *value = entry->error ? PyLong_FromLong(entry->error) : new_stat(stat, now);
+    bad = !name || !value || PyDict_SetItem(entry->error ? to->failed : to->found, name, value);
+    if (!bad && !entry->error && now->field[DEV] != look->own.field[DEV] &&
+        now->field[TYPE] == types[S_IFDIR >> 12])
+        bad = PyList_Append(to->foreign, name);
+    if (!bad && look->who && look->who[i].there) {
+        who = new_identity(identity, &look->who[i]);
+        bad = !who || PyDict_SetItem(to->identities, name, who);
+    }
+    Py_XDECREF(name);
+    Py_XDECREF(value);
+    Py_XDECREF(who);
+    return bad;
+}
+
+PyDoc_STRVAR(look_doc,
+             "look(path, names, host_stat, identity, size_max, identities_max)\n--\n\n"
+             "Open a directory, no component of whose path may be a link, and look at `names` in it,\n"
+             "or at all of it when None, by inode.\n\n"
+             "Returns (HostStat of the directory, {name: HostStat}, {name: errno}, directories that are\n"
+             "of another file system, {name: identity}). The last is as `identify` without births says,\n"
+             "None if `identities_max` is 0, or for more entries. None instead of all where the directory\n"
+             "cannot be opened or listed so, or has more than `size_max` bytes and all of it is wanted.");
+
+static PyObject *look(PyObject *self, PyObject *args) {
+    const char *path; /* one with a zero byte in it is refused */
+    long long size_max;
+    Py_ssize_t who_max;
+    PyObject *names, *result = NULL;
+    PyTypeObject *stat, *identity;
+    Look seen = {0};
+    Seen to = {0};
+    int done, bad;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "yOO!O!Ln", &path, &names, &PyType_Type, &stat, &PyType_Type,
+                          &identity, &size_max, &who_max))
+        return NULL;
+    if (!PyType_IsSubtype(stat, &PyTuple_Type) || !PyType_IsSubtype(identity, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "HostStat and Identity are tuples");
+        return NULL;
+    }
+    if (size_max < 0 || who_max < 0) {
+        PyErr_SetString(PyExc_ValueError, "a bound is not negative");
+        return NULL;
+    }
+    if (names != Py_None && take_names(names, &seen.all)) goto out;
+    Py_BEGIN_ALLOW_THREADS
+    done = look_at(path, names == Py_None, size_max, (size_t)who_max, &seen);
+    Py_END_ALLOW_THREADS
+    if (!done) {
+        result = Py_NewRef(Py_None);
+        goto out;
+    }
+    to.own = new_stat(stat, &seen.own);
+    to.found = PyDict_New();
+    to.failed = PyDict_New();
+    to.foreign = PyList_New(0);
+    to.identities = who_max && seen.all.count <= (size_t)who_max ? PyDict_New() : Py_NewRef(Py_None);
+    bad = !to.own || !to.found || !to.failed || !to.foreign || !to.identities;
+    for (size_t i = 0; !bad && i < seen.all.count; i++) bad = put_one(&seen, i, stat, identity, &to);
+    if (!bad) result = PyTuple_Pack(5, to.own, to.found, to.failed, to.foreign, to.identities);
+out:
+    drop(&seen.all);
+    free(seen.who);
+    Py_XDECREF(to.own);
+    Py_XDECREF(to.found);
+    Py_XDECREF(to.failed);
+    Py_XDECREF(to.foreign);
+    Py_XDECREF(to.identities);
+    return result;
 }
 
 /* -- writing ------------------------------------------------------------------------------------ */
@@ -771,6 +911,7 @@ static PyMethodDef methods[] = {
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
     {"stat_unlike", stat_unlike, METH_VARARGS, stat_unlike_doc},
     {"identify", identify, METH_VARARGS, identify_doc},
+    {"look", look, METH_VARARGS, look_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"set_types", set_types, METH_VARARGS, set_types_doc},
     {NULL, NULL, 0, NULL},

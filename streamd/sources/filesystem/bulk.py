@@ -28,6 +28,12 @@ StatUnlike = Callable[
 ]
 WriteFiles = Callable[[int, list[tuple[bytes, bytes, memoryview, int, int, int, int]]], list[bool]]
 Identify = Callable[[int, list[bytes], bool, type[Identity]], dict[bytes, Identity]]
+Seen = tuple[
+    HostStat, dict[bytes, HostStat], dict[bytes, int], list[bytes], dict[bytes, Identity] | None
+]
+Look = Callable[
+    [bytes, Sequence[bytes] | None, type[HostStat], type[Identity], int, int], Seen | None
+]
 
 
 class Bulk(NamedTuple):
@@ -38,6 +44,7 @@ class Bulk(NamedTuple):
     stat_unlike: StatUnlike | None = None
     write_files: WriteFiles | None = None
     identify: Identify | None = None
+    look: Look | None = None
 
 
 def _load() -> Bulk:
@@ -49,7 +56,7 @@ def _load() -> Bulk:
         return Bulk()
     from streamd.sources.filesystem.kinds import TYPES
 
-    if not hasattr(_bulk, "stat_unlike"):  # built from an older bulk.c
+    if not hasattr(_bulk, "look"):  # built from an older bulk.c
         return Bulk()
     _bulk.set_types(TYPES)
     return Bulk(
@@ -58,6 +65,7 @@ def _load() -> Bulk:
         _bulk.stat_unlike,
         _bulk.write_files,
         _bulk.identify,
+        _bulk.look,
     )
 
 
@@ -67,3 +75,4 @@ stat_entries: StatEntries | None = _LOADED.stat_entries
 stat_unlike: StatUnlike | None = _LOADED.stat_unlike
 write_files: WriteFiles | None = _LOADED.write_files
 identify: Identify | None = _LOADED.identify
+look: Look | None = _LOADED.look

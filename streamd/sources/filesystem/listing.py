@@ -10,12 +10,12 @@ from streamd.model.entry import EntryType
 from streamd.model.host import HostStat, Identity
 from streamd.model.names import PackedNames
 from streamd.policy.classes import EXCLUDED, TOO_LARGE
-from streamd.sources.filesystem import bulk
+from streamd.sources.filesystem import bulk, native
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.identifying import identify, identify_path
 from streamd.sources.filesystem.kinds import TYPES
 from streamd.sources.filesystem.mounts import pseudo_devices
-from streamd.sources.filesystem.opening import open_directory
+from streamd.sources.filesystem.opening import PIECE_MAX, open_directory
 from streamd.sources.filesystem.scope import TreeScope, join
 from streamd.sources.filesystem.sqlite import WAL_SUFFIX
 from streamd.sources.port import KNOWN_STAT, VIRTUAL_ROOT, KnownRow, Listing
@@ -24,6 +24,7 @@ Known = Callable[[], list[KnownRow]]  # rows sorted by name
 
 LARGE_DIRECTORY: Final = 256 * 1024  # st_size; where that says nothing, all is listed at once
 ENTRIES_MAX: Final = 20_000  # in one answer
+IDENTITIES_MAX: Final = 256  # in one answer; of more they would be old when they are looked at
 _GONE: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ESTALE})
 _REGULAR: Final = int(EntryType.REGULAR)
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
@@ -66,11 +67,17 @@ class Examiner:
         self._max_file_size = max_file_size
 
     def examine(
-        self, directory: bytes, names: Sequence[bytes] | None, known: Known | None = None
+        self,
+        directory: bytes,
+        names: Sequence[bytes] | None,
+        known: Known | None = None,
+        *,
+        identities: bool = False,
     ) -> Listing:
         """Look at `names` in `directory`, or at everything in it when None.
 
-        Of everything, what is as `known` says may be left out; see `Listing`.
+        Of everything, what is as `known` says may be left out. With `identities` these come along
+        where one compiled call does it all. See `Listing`.
         """
         if directory == VIRTUAL_ROOT:
             return self._examine_roots(names)
@@ -80,10 +87,16 @@ class Examiner:
         if not self._scope.protects(directory, directory=True):
             listing.error = errno.ENOENT
             return listing
-        hung = self._answering.hung_names(directory)
         try:
+            if not self._answering.may_hang():
+                self._examine_there(directory, names, listing, known, identities=identities)
+                return listing
+            hung = self._answering.hung_names(directory)
             with self._answering.turn(directory):
-                self._examine_there(directory, names, listing, hung, known)
+                if hung:
+                    self._examine_others(directory, names, listing, hung, known)
+                else:
+                    self._examine_there(directory, names, listing, known, identities=identities)
         except OSError as error:
             listing.error = error.errno or errno.EIO
         return listing
@@ -106,7 +119,44 @@ class Examiner:
                 os.close(fd)
         return found
 
+    def _look(
+        self, directory: bytes, names: Sequence[bytes] | None, listing: Listing, *, identities: bool
+    ) -> bool:
+        """Do the ordinary case of `_examine_there` in one call; False: nothing is done."""
+        if bulk.look is None or not native.HAVE_OPENAT2:
+            return False
+        if self._scope.tags or len(directory) >= PIECE_MAX:
+            return False
+        count = IDENTITIES_MAX if identities else 0
+        seen = bulk.look(directory, names, HostStat, Identity, LARGE_DIRECTORY, count)
+        if seen is None:
+            return False
+        listing.own, found, failed, foreign, listing.identities = seen
+        keep = self._filter(directory, listing)
+        _take(listing, found, failed, self._scope.hidden_in(directory), keep)
+        if foreign and (foreign := [name for name in foreign if name in found]):
+            self._close_mounts(listing, foreign)
+        return True
+
     def _examine_there(
+        self,
+        directory: bytes,
+        names: Sequence[bytes] | None,
+        listing: Listing,
+        known: Known | None,
+        *,
+        identities: bool,
+    ) -> None:
+        if known is None and self._look(directory, names, listing, identities=identities):
+            return
+        flags = os.O_RDONLY if names is None else os.O_PATH
+        fd = open_directory(self._scope, directory, flags=flags)
+        try:
+            self._examine_open(fd, directory, names, listing, known)
+        finally:
+            os.close(fd)
+
+    def _examine_others(
         self,
         directory: bytes,
         names: Sequence[bytes] | None,
@@ -114,14 +164,14 @@ class Examiner:
         hung: set[bytes],
         known: Known | None,
     ) -> None:
+        """Leave out what hangs: to look at it would be to wait for ever."""
         flags = os.O_RDONLY if names is None else os.O_PATH
         fd = open_directory(self._scope, directory, flags=flags)
         try:
-            if hung:  # to look at these would be to wait for ever
-                there = os.listdir(b"/proc/self/fd/%d" % fd) if names is None else names
-                listing.failed = dict.fromkeys(hung.intersection(there), errno.ETIMEDOUT)
-                names = [name for name in there if name not in hung]
-            self._examine_open(fd, directory, names, listing, known)
+            there = os.listdir(b"/proc/self/fd/%d" % fd) if names is None else names
+            listing.failed = dict.fromkeys(hung.intersection(there), errno.ETIMEDOUT)
+            there = [name for name in there if name not in hung]
+            self._examine_open(fd, directory, there, listing, known)
         finally:
             os.close(fd)
 
@@ -161,14 +211,7 @@ class Examiner:
             else:
                 found, failed, same, rest = bulk.stat_unlike(fd, known(), HostStat, WAL_SUFFIX)
                 _leave_out(listing, same, rest, hidden, keep)
-            if keep is not None:
-                found = {name: entry for name, entry in found.items() if keep(name, entry)}
-            for name in hidden or ():
-                found.pop(name, None)
-                failed.pop(name, None)
-                listing.left_out.pop(name, None)
-            listing.entries = found
-            listing.failed |= {name: error for name, error in failed.items() if error not in _GONE}
+            _take(listing, found, failed, hidden, keep)
             foreign = [
                 name
                 for name, entry in found.items()
@@ -267,6 +310,26 @@ class Examiner:
             return
         pseudo = pseudo_devices()
         listing.closed.update(name for name in foreign if listing.entries[name].dev in pseudo)
+
+
+def _take(
+    listing: Listing,
+    found: dict[bytes, HostStat],
+    failed: dict[bytes, int],
+    hidden: Collection[bytes] | None,
+    keep: Callable[[bytes, HostStat], bool] | None,
+) -> None:
+    """Put what is to be protected into the listing, and leave only that in `found`."""
+    if keep is not None:
+        for name in [name for name, entry in found.items() if not keep(name, entry)]:
+            del found[name]
+    for name in hidden or ():
+        found.pop(name, None)
+        failed.pop(name, None)
+        listing.left_out.pop(name, None)
+    listing.entries = found
+    if failed:
+        listing.failed |= {name: error for name, error in failed.items() if error not in _GONE}
 
 
 def _leave_out(

@@ -8,7 +8,7 @@ from typing import Final
 from streamd.sources.filesystem import native
 from streamd.sources.filesystem.scope import TreeScope
 
-_PIECE_MAX: Final = 3500  # the kernel takes paths up to 4096; names are at most 255
+PIECE_MAX: Final = 3500  # the kernel takes paths up to 4096; names are at most 255
 _DIRECTORY: Final = os.O_DIRECTORY | os.O_CLOEXEC
 _Opener = Callable[[bytes, int, int | None], int]
 
@@ -20,7 +20,7 @@ def open_directory(scope: TreeScope, path: bytes, *, flags: int = os.O_PATH) -> 
     the administrator's and may have them, but the root itself may not be one.
     """
     opener = _by_kernel if native.HAVE_OPENAT2 else _by_component
-    if len(path) < _PIECE_MAX:
+    if len(path) < PIECE_MAX:
         try:
             return opener(path, flags, None)
         except OSError as error:
@@ -51,9 +51,9 @@ def _open_in_pieces(root: bytes, relative: bytes, flags: int, opener: _Opener) -
 
 
 def _cut(relative: bytes) -> tuple[bytes, bytes]:
-    if len(relative) <= _PIECE_MAX:
+    if len(relative) <= PIECE_MAX:
         return relative, b""
-    end = relative.rfind(b"/", 0, _PIECE_MAX)
+    end = relative.rfind(b"/", 0, PIECE_MAX)
     if end < 0:
         raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
     return relative[:end], relative[end + 1 :]

@@ -135,11 +135,14 @@ class FilesystemSource:
         """Return the exclude pattern that leaves `path` out, None when no pattern does."""
         return self._scope.excluding_pattern(path, directory=directory)
 
-    def examine(self, directory: bytes, names: Sequence[bytes] | None) -> Listing:
+    def examine(
+        self, directory: bytes, names: Sequence[bytes] | None, *, identities: bool = False
+    ) -> Listing:
         """Look at `names` in `directory`, or at all of it when None. Blocking."""
         if self._copier is None:
-            return self._examiner.examine(directory, names)
-        return examine_joined(self._examiner.examine, directory, names)
+            return self._examiner.examine(directory, names, identities=identities)
+        examine = partial(self._examiner.examine, identities=identities)
+        return examine_joined(examine, directory, names)
 
     def examine_known(self, directory: bytes, known: Callable[[], list[KnownRow]]) -> Listing:
         """Look at all of a directory of which `known` says what was there, sorted by name."""

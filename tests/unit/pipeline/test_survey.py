@@ -147,8 +147,8 @@ def test_what_came_back_before_the_end_is_not_removed(one) -> None:
     looked = []
     examine = one.source.examine
 
-    def coming_back(directory, names):
-        listing = examine(directory, names)
+    def coming_back(directory, names, **wishes):
+        listing = examine(directory, names, **wishes)
         if b"a" not in docs.children and directory == b"/r/docs":
             one.fs.create(docs, b"a", REGULAR, b"back")
         return listing
@@ -334,8 +334,8 @@ def test_a_directory_that_cannot_be_listed_is_a_trouble_and_loses_nothing(one) -
     tree(one)
     one.capture()
     examine = one.source.examine
-    one.source.examine = lambda directory, names: (
-        Listing(error=EACCES) if directory == b"/r/docs" else examine(directory, names)
+    one.source.examine = lambda directory, names, **wishes: (
+        Listing(error=EACCES) if directory == b"/r/docs" else examine(directory, names, **wishes)
     )
     findings = one.look({b"/r": Depth.SCAN})
     troubles = [trouble for finding in findings for trouble in finding.troubles]
@@ -350,8 +350,8 @@ def test_an_entry_that_cannot_be_examined_is_a_trouble_and_not_gone(one) -> None
     one.capture()
     examine = one.source.examine
 
-    def failing(directory, names):
-        listing = examine(directory, names)
+    def failing(directory, names, **wishes):
+        listing = examine(directory, names, **wishes)
         if directory == b"/r/docs" and listing.entries.pop(b"a", None):
             listing.failed[b"a"] = EACCES
         return listing
@@ -553,3 +553,51 @@ def test_where_a_file_was_before_is_looked_at_when_it_is_found_elsewhere(one) ->
     one.record(findings)
     assert one.fid(b"/r/new") == fid
     assert one.fid(b"/r/docs/a") not in {None, fid}
+
+
+def asked_of(one) -> list[tuple[bytes, list[bytes]]]:
+    """Return a list that will have what the source is asked to identify."""
+    identify, asked = one.source.identify, []
+
+    def noted(directory, names, *, births=False):
+        asked.append((directory, list(names)))
+        return identify(directory, names, births=births)
+
+    one.source.identify = noted
+    return asked
+
+
+def test_of_a_new_directory_nothing_is_asked_twice(one) -> None:
+    tree(one)
+    one.source.weather.joined = 1.0
+    asked = asked_of(one)
+    one.capture()
+    assert {b"/r", b"/r/docs", b"/r/docs/a"} <= one.paths()
+    assert asked == []
+
+
+def test_what_came_with_the_look_is_not_used_after_a_batch_was_handed_in(one, monkeypatch) -> None:
+    monkeypatch.setattr(survey_module, "BATCH_ENTRIES_MAX", 4)
+    one.source.weather.joined = 1.0
+    asked = asked_of(one)
+    for number in range(6):
+        one.fs.create(one.root, b"f%d" % number, REGULAR, b"x")
+    findings = one.survey({b"/r": Depth.BELOW}).findings()
+    assert [each.name for each in next(findings).found] == [b"/r", b"f0", b"f1", b"f2"]
+    assert asked == []
+    assert b"/r/f5" in found_paths(list(findings))
+    assert asked == [(b"/r", [b"f3", b"f4", b"f5"])]
+
+
+def test_a_changed_file_is_recognised_by_what_came_with_the_look(one) -> None:
+    tree(one)
+    one.capture()
+    before = one.fid(b"/r/docs/a")
+    one.source.weather.joined = 1.0
+    docs = one.root.children[b"docs"]
+    one.fs.write(docs, b"a", b"changed")
+    one.fs.create(docs, b"new", REGULAR, b"n")
+    one.source.identify = None  # nobody asks
+    one.record(one.look({b"/r/docs/a": Depth.ENTRY, b"/r/docs/new": Depth.ENTRY}))
+    assert one.fid(b"/r/docs/a") == before
+    assert one.fid(b"/r/docs/new") not in {None, before}

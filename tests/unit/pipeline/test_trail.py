@@ -48,8 +48,8 @@ def test_what_changes_after_it_was_found_has_slipped(one) -> None:
     findings = survey.findings()
     examine, looks = one.source.examine, []
 
-    def examine_and_change(directory, names):
-        listing = examine(directory, names)
+    def examine_and_change(directory, names, **wishes):
+        listing = examine(directory, names, **wishes)
         if not looks:
             looks.append(directory)
             one.fs.write(docs, b"a", b"and like that when it is met again")
@@ -85,8 +85,8 @@ def test_a_directory_that_is_looked_at_again_is_as_old_as_what_was_to_be_seen_in
     survey._since[b"/r/docs/a"] = 5
     examine = one.source.examine
 
-    def examine_elsewhere(directory, names):
-        listing = examine(directory, names)
+    def examine_elsewhere(directory, names, **wishes):
+        listing = examine(directory, names, **wishes)
         if directory == b"/r/docs" and listing.own is not None:
             listing.own = listing.own._replace(ino=999)  # and back again when it is asked for
         return listing
