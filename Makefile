@@ -28,7 +28,7 @@ QUICK  := not slow and not azurite and not root and not systemd and not promethe
 
 setup: $(STAMP)                    ## everything that streamd and its checks need
 
-$(STAMP): requirements.lock pyproject.toml setup.py scripts/setup.sh streamd/sources/filesystem/bulk.c streamd/format/batch.c
+$(STAMP): requirements.lock pyproject.toml setup.py scripts/setup.sh streamd/sources/filesystem/bulk.c streamd/format/batch.c streamd/format/cutting.c
 	PYTHON=$(PYTHON) VENV=$(VENV) sh scripts/setup.sh
 	touch $@
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import partial
 from typing import Final
 
 from streamd.config.model import Config, SourceConfig
@@ -13,14 +14,19 @@ from streamd.effects import Clock
 from streamd.format.chunker import Cutter
 from streamd.format.keys import DomainKeys
 from streamd.sources.command.source import CommandSource
-from streamd.sources.filesystem.content import Chunking
+from streamd.sources.filesystem.content import Chunking, PartCutter
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import SMALL_FILE_MAX, FilesystemSource
 from streamd.sources.filesystem.sqlite import SqliteCopier
-from streamd.sources.port import Source
+from streamd.sources.port import Piece, Source
 
 CLONE_NAME: Final = b".streamd"  # a directory of this name in a source's path holds clones
+
+
+def part_cutter(cutter: Cutter, keys: DomainKeys) -> PartCutter:
+    """Return what cuts and names many parts in one call."""
+    return partial(cutter.chunks, keys.id_key, piece=Piece)
 
 
 def own_paths(config: Config) -> tuple[bytes, ...]:
@@ -57,7 +63,7 @@ class SourceFactory:
         return self._files(name, source), None
 
     def _command(self, name: str, source: SourceConfig, *, now: bool) -> CommandSource:
-        keys = self._keys
+        keys, cutter = self._keys, Cutter(self._keys.chunker_seed)
         return CommandSource(
             name,
             os.fsencode(source.file_name),
@@ -65,21 +71,25 @@ class SourceFactory:
             every_seconds=source.every_seconds,
             timeout_seconds=source.timeout_seconds,
             size_min=source.min_size_bytes,
-            chunking=Chunking(Cutter(keys.chunker_seed), keys.chunk_id, SMALL_FILE_MAX),
+            chunking=Chunking(
+                cutter, keys.chunk_id, SMALL_FILE_MAX, part_cutter=part_cutter(cutter, keys)
+            ),
             clock=self._clock,
             ran=self._meters.command_ran,
             now=now,
         )
 
     def _files(self, name: str, source: SourceConfig) -> FilesystemSource:
+        cutter = Cutter(self._keys.chunker_seed)
         clones = tuple(root.rstrip(b"/") + b"/" + CLONE_NAME for root in source.path_bytes)
         return FilesystemSource(
             name,
             source.path_bytes,
             rules=ExcludeRules(source.exclude),
-            cutter=Cutter(self._keys.chunker_seed),
+            cutter=cutter,
             hasher=self._keys.chunk_id,
             part_hasher=self._keys.chunk_ids,
+            part_cutter=part_cutter(cutter, self._keys),
             clock=self._clock,
             one_file_system=source.one_file_system,
             exclude_if_present=tuple(os.fsencode(tag) for tag in source.exclude_if_present),

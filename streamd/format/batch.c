@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "cutting.h"
 #include "together.h"
 
 #define STAT_FIELDS 11 /* of model.host.HostStat */
@@ -406,6 +407,7 @@ static PyObject *new_records(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
+    {"cut", cut, METH_VARARGS, cut_doc},
     {"chunk_ids", chunk_ids, METH_VARARGS, chunk_ids_doc},
     {"sum_terms", sum_terms, METH_O, sum_terms_doc},
     {"page_end", page_end, METH_VARARGS, page_end_doc},

@@ -4,14 +4,18 @@ A profile number is stored with every version, so that the same file is cut the 
 cuts themselves are not part of reading: content lists name chunks and sizes.
 """
 
+from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
+
+from streamd.format.crypto import keyed_digest
 
 if TYPE_CHECKING:
     from pyfastcdc import FastCDC
 
+P = TypeVar("P", bound=tuple[object, ...])
 
 KIB: Final = 1024
 SMALL_FILE_MAX: Final = 64 * KIB  # up to here a file is one chunk and no chunker runs
@@ -60,3 +64,65 @@ class Cutter:
         if sizes and not final and sizes[-1] < self.profile.max_size:
             sizes.pop()
         return sizes
+
+    def chunks(
+        self,
+        key: bytes,
+        data: memoryview,
+        starts: list[int],
+        sizes: list[int],
+        *,
+        final: bool,
+        piece: type[P],
+    ) -> list[list[P]]:
+        """Return of each part of `data` what it begins with, as `piece`: id, offset, size.
+
+        Ids are keyed hashes; what is cut is what `cut` says. It is one call for all parts where
+        there is the compiled module.
+        """
+        if _CUT is None:
+            return self.chunks_singly(key, data, starts, sizes, final=final, piece=piece)
+        profile = self.profile
+        return _CUT(
+            key,
+            data,
+            starts,
+            sizes,
+            self._seed,
+            profile.min_size,
+            profile.avg_size,
+            profile.max_size,
+            final,
+            piece,
+        )
+
+    def chunks_singly(
+        self,
+        key: bytes,
+        data: memoryview,
+        starts: list[int],
+        sizes: list[int],
+        *,
+        final: bool,
+        piece: Callable[[bytes, int, int], P],
+    ) -> list[list[P]]:
+        """Do what `chunks` does, one after the other: the definition of what is right."""
+        found = []
+        for start, size in zip(starts, sizes, strict=True):
+            pieces, at = [], start
+            for length in self.cut(data[start : start + size], final=final):
+                pieces.append(piece(keyed_digest(key, data[at : at + length]), at, length))
+                at += length
+            found.append(pieces)
+        return found
+
+
+def _compiled() -> "Callable[..., list[list[Any]]] | None":
+    try:
+        from streamd.format._batch import cut
+    except ImportError:  # not built, or from older files
+        return None
+    return cut
+
+
+_CUT: Final = _compiled()

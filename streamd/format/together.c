@@ -48,7 +48,7 @@ static void hash_rest(const uint32_t key[8], const uint8_t *data, size_t size, u
     store_cv_words(to, cv);
 }
 
-static void hash_singly(const uint8_t *key, Part *part) {
+void hash_singly(const uint8_t key[BLAKE3_KEY_LEN], Part *part) {
     blake3_hasher hasher;
     blake3_hasher_init_keyed(&hasher, key);
     blake3_hasher_update(&hasher, part->data, part->size);

@@ -19,3 +19,4 @@ typedef struct {
 } Part;
 
 void hash_together(const uint8_t key[BLAKE3_KEY_LEN], Part *parts, size_t count);
+void hash_singly(const uint8_t key[BLAKE3_KEY_LEN], Part *part);

@@ -20,6 +20,15 @@ Hasher = Callable[[memoryview], bytes]
 PartHasher = Callable[[memoryview, list[int], list[int]], list[bytes]]  # at these places, so large
 
 
+class PartCutter(Protocol):
+    """Finds chunks and their ids in several parts of an arena, in one call."""
+
+    def __call__(
+        self, data: memoryview, starts: list[int], sizes: list[int], *, final: bool
+    ) -> list[list[Piece]]:
+        """Return of each part what `Chunking.cut` would."""
+
+
 class Cutter(Protocol):
     """Finds chunk boundaries; stateless, so that several threads may use one."""
 
@@ -38,6 +47,7 @@ class Chunking:
     hasher: Hasher  # of plaintext to the 32 bytes of a chunk id
     small_file_max: int  # a file up to this size is one chunk
     part_hasher: PartHasher | None = None  # the same as `hasher`, of many chunks in one call
+    part_cutter: PartCutter | None = None  # the same as `cutter` and `hasher`
 
     def ids(self, arena: memoryview, starts: list[int], sizes: list[int]) -> list[bytes]:
         """Return the ids of chunks that stand in the arena."""
@@ -159,13 +169,22 @@ class Chunking:
 
     def cut(self, arena: memoryview, start: int, end: int, *, final: bool) -> list[Piece]:
         """Return the chunks between `start` and `end`; without the unfinished one if not final."""
-        if start == end:
-            return []
-        pieces = []
-        for size in self.cutter.cut(arena[start:end], final=final):
-            pieces.append(Piece(self.hasher(arena[start : start + size]), start, size))
-            start += size
-        return pieces
+        return self.cut_parts(arena, [start], [end - start], final=final)[0]
+
+    def cut_parts(
+        self, arena: memoryview, starts: list[int], sizes: list[int], *, final: bool
+    ) -> list[list[Piece]]:
+        """Return the chunks of each of some runs of data, as `cut` does."""
+        if self.part_cutter is not None:
+            return self.part_cutter(arena, starts, sizes, final=final)
+        found = []
+        for start, size in zip(starts, sizes, strict=True):
+            pieces, at = list[Piece](), start
+            for length in self.cutter.cut(arena[start : start + size], final=final) if size else ():
+                pieces.append(Piece(self.hasher(arena[at : at + length]), at, length))
+                at += length
+            found.append(pieces)
+        return found
 
 
 def _is_as_guessed(tried: Piece, following: int, guess: Guess) -> bool:

@@ -167,7 +167,9 @@ class BatchReader:
         self._reserved = sum([stat.size for stat in stats if stat.type == _REGULAR])
         self._arena = pool.take(self._reserved + SLACK)
         self._used = 0
-        self._unnamed: list[tuple[ReadResult, int, int]] = []  # read, without ids: where, how large
+        # read, without ids: where, how large; those that are one chunk each, and those to be cut
+        self._unnamed: list[tuple[ReadResult, int, int]] = []
+        self._uncut: list[tuple[ReadResult, int, int]] = []
         self._directory = b""
         self._directory_fd = -1
         self._births = native.BirthClock()
@@ -185,7 +187,7 @@ class BatchReader:
                         results += self._read_group(directory, requests)
                 except OSError as error:
                     results += [failure(request, error) for request in requests]
-            self._name_small()
+            self._name()
         finally:
             if self._directory_fd >= 0:
                 os.close(self._directory_fd)
@@ -233,31 +235,31 @@ class BatchReader:
             self._directory if native.can_probe() else b"",
         )
         loaded = self._clock.monotonic()
-        chunking, arena, unnamed = self._chunking, self._arena, self._unnamed
-        small_max = chunking.small_file_max
+        unnamed, uncut, small_max = self._unnamed, self._uncut, self._chunking.small_file_max
         for at, expected, read in zip(places, stats, got, strict=True):
             if read is None:
                 continue
             size = expected.size
             offset, birth = read
-            end = offset + size
             done[at] = result = ReadResult(_OK, expected, btime_ns=birth, is_ordinary=True)
-            if 0 < size <= small_max:
-                unnamed.append((result, offset, size))
-            else:
-                result.pieces = chunking.pieces(arena, offset, end, file_size=size)
-            self._used = end
+            if size:
+                (unnamed if size <= small_max else uncut).append((result, offset, size))
+            self._used = offset + size
             self._reserved -= size
         self._read_seconds += loaded - began
-        self._hash_seconds += self._clock.monotonic() - loaded
 
-    def _name_small(self) -> None:
-        """Give the files that are one chunk each their ids, all of the batch in one call."""
-        began, unnamed = self._clock.monotonic(), self._unnamed
+    def _name(self) -> None:
+        """Give ordinary files their chunks, all of the batch in one call for each kind."""
+        began, unnamed, uncut = self._clock.monotonic(), self._unnamed, self._uncut
         starts, sizes = [each[1] for each in unnamed], [each[2] for each in unnamed]
         ids = self._chunking.ids(self._arena, starts, sizes)
         for (result, offset, size), chunk_id in zip(unnamed, ids, strict=True):
             result.pieces = (Piece(chunk_id, offset, size),)
+        if uncut:
+            starts, sizes = [each[1] for each in uncut], [each[2] for each in uncut]
+            cut = self._chunking.cut_parts(self._arena, starts, sizes, final=True)
+            for (result, _, _), pieces in zip(uncut, cut, strict=True):
+                result.pieces = pieces
         self._hash_seconds += self._clock.monotonic() - began
 
     def _read(self, request: ReadRequest) -> ReadResult:

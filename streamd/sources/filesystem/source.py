@@ -8,7 +8,13 @@ from streamd.effects import Clock
 from streamd.model.host import Identity
 from streamd.sources.filesystem.arena import ArenaPool
 from streamd.sources.filesystem.cloning import Cloner
-from streamd.sources.filesystem.content import Chunking, Cutter, Hasher, PartHasher
+from streamd.sources.filesystem.content import (
+    Chunking,
+    Cutter,
+    Hasher,
+    PartCutter,
+    PartHasher,
+)
 from streamd.sources.filesystem.large import LargeFile
 from streamd.sources.filesystem.listing import Examiner
 from streamd.sources.filesystem.mountwatch import MountWatch
@@ -36,7 +42,8 @@ BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
 class FilesystemSource:
     """Implements `sources.port.Source` for configured paths of this host.
 
-    `hasher` maps content to its 32-byte keyed chunk id, `part_hasher` does it for many parts.
+    `hasher` maps content to its 32-byte keyed chunk id, `part_hasher` does it for many parts;
+    `part_cutter` is both `cutter` and `hasher`, for many parts.
     `exclude_if_present` are names that make the directory they are in excluded, but for that name.
     Regular files larger than `max_file_size` are left out. `ignore_paths` are streamd's own
     directories. All sources of a process share one `mount_watch`; `watch_modes` are tried in order
@@ -53,6 +60,7 @@ class FilesystemSource:
         cutter: Cutter,
         hasher: Hasher,
         part_hasher: PartHasher | None = None,
+        part_cutter: PartCutter | None = None,
         clock: Clock,
         one_file_system: bool = False,
         exclude_if_present: tuple[bytes, ...] = (),
@@ -77,7 +85,7 @@ class FilesystemSource:
             max_file_size=max_file_size,
             answering=self._answering,
         )
-        self._chunking = Chunking(cutter, hasher, small_file_max, part_hasher)
+        self._chunking = Chunking(cutter, hasher, small_file_max, part_hasher, part_cutter)
         self._pool = ArenaPool(batch_bytes_max + OVER)
         self._batch_bytes_max = batch_bytes_max
         self._one_file_system = one_file_system

@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import random
 import socket
 from pathlib import Path
 
@@ -9,11 +10,12 @@ import pytest
 from blake3 import blake3
 
 from streamd.effects import SystemClock
+from streamd.format.chunker import Cutter
 from streamd.model.host import HostStat
 from streamd.sources.filesystem import bulk
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import FilesystemSource
-from streamd.sources.port import Outcome, ReadRequest
+from streamd.sources.port import Outcome, Piece, ReadRequest
 
 LATER_US = 3600 * 1_000_000  # files are old then: the compiled module reads them
 
@@ -411,3 +413,43 @@ def test_a_directory_that_may_be_read_and_not_entered_is_described_the_same(many
     for _ in range(2):
         assert source.read([other]).results[0].outcome == Outcome.TYPE_CHANGED
         monkeypatch.undo()
+
+
+def test_long_files_are_cut_the_same_in_one_call(tree):
+    noise = random.Random(3).randbytes(700_000)
+    for directory, size in (("a", 200_000), ("b", 65_537), ("c", 700_000)):
+        (tree.root / directory).mkdir()
+        (tree.root / directory / "long").write_bytes(noise[:size])
+        (tree.root / directory / "short").write_bytes(noise[: size // 20])
+    cutter, key, calls = Cutter(77), bytes(range(32)), []
+
+    def cut_parts(data, starts, sizes, *, final):
+        calls.append(len(starts))
+        return cutter.chunks(key, data, starts, sizes, final=final, piece=Piece)
+
+    def read(part_cutter, *, large=False):
+        source = FilesystemSource(
+            "test", (tree.path,), rules=ExcludeRules(()), cutter=cutter,
+            hasher=lambda view: blake3(view, key=key).digest(), part_cutter=part_cutter,
+            clock=LaterClock(), batch_bytes_max=300_000 if large else 4 << 20,
+        )  # fmt: skip
+        requests = [
+            ReadRequest(os.path.join(tree.path, directory, name), stat)
+            for directory in (b"a", b"b", b"c")
+            for name, stat in source.examine(
+                os.path.join(tree.path, directory), None
+            ).entries.items()
+        ]
+        if not large:
+            return [[piece[::2] for piece in each.pieces] for each in source.read(requests).results]
+        file, found = source.open_large(requests[-2 if b"long" in requests[-2].path else -1]), []
+        while (part := file.next()) is not None:
+            found += [piece[::2] for piece in part[1]]
+        assert file.finish().outcome is Outcome.OK
+        return found
+
+    singly = read(None)
+    assert read(cut_parts) == singly
+    assert calls == [3]
+    assert read(cut_parts, large=True) == read(None, large=True)
+    assert sum(size for _, size in read(cut_parts, large=True)) == 700_000
