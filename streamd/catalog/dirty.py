@@ -217,8 +217,6 @@ def set_problem(connection: sqlite3.Connection, source: int, problem: Problem) -
 
 def clear_problems(connection: sqlite3.Connection, source: int, paths: Iterable[bytes]) -> None:
     """Forget the problems of entries that were captured well, or are gone."""
-    if not _has_problems(connection, source):
-        return  # as nearly always: then there is nothing to look up for each entry
     connection.executemany(
         "DELETE FROM problem WHERE source = ? AND path = ?", [(source, path) for path in paths]
     )
@@ -233,15 +231,14 @@ def clear_problems_below(
     connection: sqlite3.Connection, source: int, paths: Iterable[bytes]
 ) -> None:
     """Forget the problems of all that was below entries that are gone, or are no directories."""
-    if not _has_problems(connection, source):
-        return
     connection.executemany(
         "DELETE FROM problem WHERE source = ? AND path > ? AND path < ?",
         [(source, path + b"/", path + b"0") for path in paths],  # "0" comes after "/"
     )
 
 
-def _has_problems(connection: sqlite3.Connection, source: int) -> bool:
+def has_problems(connection: sqlite3.Connection, source: int) -> bool:
+    """Say whether any entry has a problem."""
     some = "SELECT 1 FROM problem WHERE source = ? LIMIT 1"
     return connection.execute(some, (source,)).fetchone() is not None
 

@@ -5,14 +5,21 @@ put.
 """
 
 import sqlite3
+from itertools import chain
 from typing import Final
 
 import msgspec
 
-from streamd.catalog.db import get_bytes, get_int, put_value
+from streamd.catalog.db import get_int, put_value
+from streamd.catalog.rows import places
 from streamd.format.layout import JournalPosition
 from streamd.format.segment import FIRST_PREVIOUS
 from streamd.model.ids import FID_EPOCH_SHIFT
+
+_HEAD: Final = ("epoch", "next_seq", "head_hash", "last_us", "sealed")  # keys in table meta
+_ONE: Final = "(SELECT value FROM meta WHERE key = ?)"
+_LOAD: Final = f"SELECT {','.join([_ONE] * len(_HEAD))}"  # one row, one step
+_STORE: Final = f"INSERT OR REPLACE INTO meta VALUES {places(len(_HEAD), 2)}"
 
 
 class JournalHead(msgspec.Struct, frozen=True):
@@ -32,22 +39,20 @@ class JournalHead(msgspec.Struct, frozen=True):
 
 def load_head(connection: sqlite3.Connection) -> JournalHead:
     """Return the head."""
+    epoch, next_seq, last, last_us, is_sealed = connection.execute(_LOAD, _HEAD).fetchone()
     return JournalHead(
-        epoch=get_int(connection, "epoch"),
-        next_seq=get_int(connection, "next_seq"),
-        hash=get_bytes(connection, "head_hash", FIRST_PREVIOUS),
-        last_us=get_int(connection, "last_us"),
-        is_sealed=bool(get_int(connection, "sealed")),
+        epoch=epoch or 0,
+        next_seq=next_seq or 0,
+        hash=last or FIRST_PREVIOUS,
+        last_us=last_us or 0,
+        is_sealed=bool(is_sealed),
     )
 
 
 def store_head(connection: sqlite3.Connection, head: JournalHead) -> None:
     """Remember the head."""
-    put_value(connection, "epoch", head.epoch)
-    put_value(connection, "next_seq", head.next_seq)
-    put_value(connection, "head_hash", head.hash)
-    put_value(connection, "last_us", head.last_us)
-    put_value(connection, "sealed", int(head.is_sealed))
+    values = (head.epoch, head.next_seq, head.hash, head.last_us, int(head.is_sealed))
+    connection.execute(_STORE, list(chain.from_iterable(zip(_HEAD, values, strict=True))))
 
 
 BLIND_KEY: Final = "blind_since_us"  # the tree was lost, and this host may not read it

@@ -1,16 +1,15 @@
 """Questions about the tree as last captured; see `catalog.tree` for how it changes."""
 
 import sqlite3
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 
+from streamd.catalog.rows import filled, marks
 from streamd.model.entry import EntryType, FileVersion
 from streamd.model.host import HostStat
 
-S = TypeVar("S")
-IN_MAX = 500  # parameters of one IN (…)
 DEPTH_MAX = 100_000  # a bound for the way up, against a cycle that a bug would make
 
 
@@ -55,12 +54,10 @@ class TreeLookup:
     def named(self, parent: int, names: Sequence[bytes]) -> dict[bytes, NodeRow]:
         """Return the entries of a directory that have one of these names."""
         found: dict[bytes, NodeRow] = {}
-        for start in range(0, len(names), IN_MAX):
-            part = names[start : start + IN_MAX]
-            marks = ",".join("?" * len(part))
+        for part in filled(names):
             rows = self._connection.execute(
-                f"SELECT d.name, {NODE_COLUMNS} FROM dirent d"
-                f" JOIN node n ON n.fid = d.fid WHERE d.parent = ? AND d.name IN ({marks})",
+                f"SELECT d.name, {NODE_COLUMNS} FROM dirent d JOIN node n ON n.fid = d.fid"
+                f" WHERE d.parent = ? AND d.name IN ({marks(len(part))})",
                 (parent, *part),
             )
             for row in rows:
@@ -80,12 +77,11 @@ class TreeLookup:
     def by_inodes(self, identities: Sequence[tuple[int, int]]) -> dict[tuple[int, int], NodeRow]:
         """Return the known files among (dev, ino), as `by_inode` does one by one."""
         found: dict[tuple[int, int], NodeRow] = {}
-        for part in parts_of(identities):
-            marks = ",".join("?" * len(part))
+        for part in filled([ino for _, ino in identities]):
             rows = self._connection.execute(
-                f"SELECT {NODE_COLUMNS} FROM node n"
-                f" WHERE n.ino IN ({marks}) AND n.source = ? AND n.links > 0 ORDER BY n.fid",
-                (*(ino for _, ino in part), self.source),
+                f"SELECT {NODE_COLUMNS} FROM node n WHERE n.ino IN ({marks(len(part))})"
+                " AND n.source = ? AND n.links > 0 ORDER BY n.fid",
+                (*part, self.source),
             )
             for row in rows:
                 known = node_row(row)
@@ -136,9 +132,3 @@ class TreeLookup:
             parent = row[0]
             parts.append(row[1])
         return b"/".join(reversed(parts))
-
-
-def parts_of(items: Sequence[S]) -> Iterator[Sequence[S]]:
-    """Yield items in parts that fit one query."""
-    for start in range(0, len(items), IN_MAX):
-        yield items[start : start + IN_MAX]

@@ -13,9 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from streamd.catalog.rows import insert_rows
-
-_IN_MAX = 500
+from streamd.catalog.rows import filled, insert_rows, marks
 
 
 class ObjectState(IntEnum):
@@ -114,11 +112,9 @@ def pending_uploads(connection: sqlite3.Connection, limit: int, *, packs: bool) 
 
 def unfinished_among(connection: sqlite3.Connection, numbers: Sequence[int]) -> bool:
     """Say whether one of these objects is not in the vault of record yet."""
-    for start in range(0, len(numbers), _IN_MAX):
-        part = numbers[start : start + _IN_MAX]
-        marks = ",".join("?" * len(part))
+    for part in filled(numbers):
         row = connection.execute(
-            f"SELECT 1 FROM object WHERE state < 2 AND number IN ({marks}) LIMIT 1",
+            f"SELECT 1 FROM object WHERE state < 2 AND number IN ({marks(len(part))}) LIMIT 1",
             part,
         ).fetchone()
         if row is not None:
@@ -194,15 +190,9 @@ def _row(row: Sequence[object]) -> ObjectRow:
 def find_chunks(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[bytes, int]:
     """Return the chunks among `ids` that the vault holds, with the number of an object."""
     found: dict[bytes, int] = {}
-    for start in range(0, len(ids), _IN_MAX):
-        part = ids[start : start + _IN_MAX]
-        marks = ",".join("?" * len(part))
-        found.update(
-            connection.execute(
-                f"SELECT id, object FROM chunk WHERE id IN ({marks})",
-                part,
-            )
-        )
+    for part in filled(ids):
+        asked = f"SELECT id, object FROM chunk WHERE id IN ({marks(len(part))})"
+        found.update(connection.execute(asked, part))
     return found
 
 

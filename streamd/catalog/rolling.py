@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from streamd.catalog.db import get_int, put_value
 from streamd.catalog.lookup import TreeLookup
+from streamd.catalog.rows import filled, marks
 from streamd.model.entry import EntryType
 
 _REGULAR: Final = int(EntryType.REGULAR)
-_IN_MAX: Final = 500
 
 
 class Picked(NamedTuple):
@@ -64,11 +64,8 @@ def _after(
 def versions(connection: sqlite3.Connection, fids: list[int]) -> dict[int, tuple[bytes, bool]]:
     """Return version, and whether it still waits to be read again, of those that are there."""
     found: dict[int, tuple[bytes, bool]] = {}
-    for start in range(0, len(fids), _IN_MAX):
-        part = fids[start : start + _IN_MAX]
-        marks = ",".join("?" * len(part))
-        rows = connection.execute(
-            f"SELECT fid, version, again FROM node WHERE fid IN ({marks})", part
-        )
+    for part in filled(fids):
+        asked = f"SELECT fid, version, again FROM node WHERE fid IN ({marks(len(part))})"
+        rows = connection.execute(asked, part)
         found.update({fid: (version, bool(again)) for fid, version, again in rows})
     return found

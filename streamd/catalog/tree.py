@@ -8,13 +8,14 @@ catalog's writer thread.
 """
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
 
-from streamd.catalog.lookup import DEPTH_MAX, parts_of
+from streamd.catalog.known import Known
+from streamd.catalog.lookup import DEPTH_MAX
 from streamd.catalog.rows import insert_rows
 from streamd.format import batch, state_sum
 from streamd.model.entry import Dirent, EntryType, SourceInfo
@@ -24,6 +25,7 @@ from streamd.model.record import SOURCE_KEY, Op, dirent_key, version_key
 from streamd.policy.toll import Toll
 
 CHILDREN_MAX = 1000  # of a directory that goes, at a time
+RUN_MAX = 256  # intentions looked up at once where runs end early
 _SET = int(Op.SET)
 _ENCODE = msgspec.msgpack.Encoder().encode
 
@@ -169,10 +171,12 @@ class TreeWriter:
 
     def apply(self, intents: Sequence[Intent]) -> None:
         """Record every intention, in order. Those without a place go to `dropped`."""
-        rest = list(intents)
+        rest, at_once = list(intents), len(intents)
         self._applied.append(intents)
         while rest:
-            rest = self._apply_run(rest)
+            part, rest = rest[:at_once], rest[at_once:]
+            if left := self._apply_run(part):
+                at_once, rest = RUN_MAX, left + rest  # so that little is looked up again and again
 
     def finish(self) -> set[tuple[int, bytes]]:
         """Remove what was replaced and got no other name; return the places that went with it.
@@ -209,17 +213,19 @@ class TreeWriter:
         What is known of the tree is read once for all intents, for speed; a removal or a move makes
         that stale, so the run ends there, unless that is of a file with which it has nothing to do.
         """
-        rows = list(self._known_nodes({intent.fid for intent in intents}))
-        known = {fid: version for fid, version, _ in rows}
-        linked = _with_several_names(rows)
-        alive = set(self._alive({intent.parent for intent in intents if intent.parent > 0}))
-        existing = self._existing_entries(intents)
+        seen = Known(
+            self._connection,
+            [intent.fid for intent in intents],
+            [(intent.parent, intent.name) for intent in intents],
+        )
+        known, linked, alive, existing = seen.versions, seen.linked, seen.alive, seen.entries
         fresh: dict[int, Intent] = {}
         entries: list[tuple[int, bytes, int, int]] = []
+        links: dict[int, int] = {}
         left: list[Intent] = []
-        done = self._apply_new(intents, known, alive, existing, entries, fresh)
-        links = dict.fromkeys(fresh, 1)
-        for index, intent in enumerate(intents[done:], done):
+        after, end = 0, len(intents)
+        while (index := self._apply_new(intents, after, seen, entries, fresh, links)) < end:
+            intent, after = intents[index], index + 1
             parent, name, fid = intent.parent, intent.name, intent.fid
             is_new_file = fid not in known and fid not in fresh
             if (parent > 0 and parent not in alive and parent not in fresh) or (
@@ -242,7 +248,7 @@ class TreeWriter:
                     self._flush(entries, fresh, links)
                     if (moved or is_nameless) and self._is_within(parent, fid):
                         self.dropped.append(intent)  # its way up has moved too, and is not known
-                        left = intents[index + 1 :]
+                        left = intents[after:]
                         break
                     if before is not None:
                         self._detach(parent, name, *before)
@@ -291,26 +297,28 @@ class TreeWriter:
     def _apply_new(
         self,
         intents: list[Intent],
-        known: dict[int, bytes],
-        alive: set[int],
-        existing: dict[tuple[int, bytes], tuple[int, int]],
+        start: int,
+        seen: Known,
         entries: list[tuple[int, bytes, int, int]],
         fresh: dict[int, Intent],
+        links: dict[int, int],
     ) -> int:
-        """Record the new files in free places that `intents` begin with; return their number.
+        """Record the new files in free places from `start` on; return where other ones begin.
 
         That is all there is to do in a first capture, so it is made short: there is nothing to
         compare with, and each adds two keys that were not there.
         """
+        known, alive, existing = seen.versions, seen.alive, seen.entries
         state, nameless, born = self._state, self._nameless, self._state.toll.born
         new: list[batch.NewFile] = []
-        for intent in intents:
-            parent, name, fid, stat, version, _, is_fresh, _ = intent
+        for index in range(start, len(intents)):
+            parent, name, fid, stat, version, _, is_fresh, _ = intent = intents[index]
+            place = (parent, name)
             if not (
                 is_fresh
                 and version is not None
                 and (parent in alive or parent in fresh or parent <= 0)
-                and (parent, name) not in existing
+                and place not in existing
                 and fid not in known
                 and fid not in fresh
                 and fid not in nameless
@@ -318,16 +326,18 @@ class TreeWriter:
                 break
             kind = stat[0]
             entries.append((parent, name, fid, kind))
-            existing[parent, name] = (fid, kind)
+            existing[place] = (fid, kind)
             fresh[fid] = intent
+            links[fid] = 1
             new.append((parent if parent > 0 else ROOT_FID, name, fid, kind, version))
             born(parent, version)
-        records = batch.new_records(_SET, new)
-        state.records += records
-        state.total += int.from_bytes(batch.sum_terms(records), "little")
-        state.key_count += len(records)
-        state.more_names += len(new)
-        return len(new)
+        if new:
+            records = batch.new_records(_SET, new)
+            state.records += records
+            state.total += int.from_bytes(batch.sum_terms(records), "little")
+            state.key_count += len(records)
+            state.more_names += len(new)
+        return start + len(new)
 
     def _is_as_seen(self, intent: Intent, fresh: dict[int, Intent]) -> bool:
         """Say whether the file of a name-only intent was captured as it was seen under that name.
@@ -443,51 +453,3 @@ class TreeWriter:
         if entries:
             insert_rows(self._connection, "INSERT INTO dirent", entries)
             entries.clear()
-
-    # -- bulk look-ups ---------------------------------------------------------------------------
-
-    def _known_nodes(self, fids: set[int]) -> Iterator[tuple[int, bytes, int]]:
-        for part in parts_of(list(fids)):
-            marks = ",".join("?" * len(part))
-            yield from self._connection.execute(
-                f"SELECT fid, version, links FROM node WHERE fid IN ({marks})",
-                part,
-            )
-
-    def _alive(self, fids: set[int]) -> Iterator[int]:
-        for part in parts_of(list(fids)):
-            marks = ",".join("?" * len(part))
-            for (fid,) in self._connection.execute(
-                f"SELECT fid FROM node WHERE fid IN ({marks})",
-                part,
-            ):
-                yield fid
-
-    def _has_entries(self, parent: int) -> bool:
-        row = self._connection.execute(
-            "SELECT 1 FROM dirent WHERE parent = ? LIMIT 1", (parent,)
-        ).fetchone()
-        return row is not None
-
-    def _existing_entries(
-        self, intents: Sequence[Intent]
-    ) -> dict[tuple[int, bytes], tuple[int, int]]:
-        by_parent: dict[int, list[bytes]] = {}
-        for intent in intents:
-            by_parent.setdefault(intent.parent, []).append(intent.name)
-        found: dict[tuple[int, bytes], tuple[int, int]] = {}
-        for parent, names in by_parent.items():
-            if len(names) > 1 and not self._has_entries(parent):
-                continue
-            for part in parts_of(names):
-                marks = ",".join("?" * len(part))
-                for name, fid, entry_type in self._connection.execute(
-                    f"SELECT name, fid, type FROM dirent WHERE parent = ? AND name IN ({marks})",
-                    (parent, *part),
-                ):
-                    found[parent, name] = (fid, entry_type)
-        return found
-
-
-def _with_several_names(rows: Sequence[tuple[int, bytes, int]]) -> set[int]:
-    return {fid for fid, _, count in rows if count > 1}

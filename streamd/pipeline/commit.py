@@ -204,26 +204,32 @@ class Journal:
         trees: dict[str, TreeWriter] = {}
         dropped: list[set[tuple[int, bytes]]] = []
         controls: dict[str, list[tuple[int, bytes, bytes]]] = {}
-        for entry in entries:
-            state = states.get(entry.source.name)
+        for group in _groups(entries):
+            source = group[0].source
+            state = states.get(source.name)
             if state is None:
-                state = load_source(connection, entry.source.name, entry.source.id)
-                states[entry.source.name] = state
-                if blind_since(connection, state.info):
-                    state.records.append((Op.RESET, b"", _ENCODE("the catalog was lost")))
-                controls[entry.source.name] = []
-                trees[entry.source.name] = TreeWriter(connection, state)
-            dropped.append(self._apply(trees[entry.source.name], entry))
-            controls[entry.source.name] += self._controls(connection, entry, at_us)
+                state = states[source.name] = _state_of(connection, source)
+                controls[source.name] = []
+                trees[source.name] = TreeWriter(connection, state)
+            dropped += self._apply(trees[source.name], group)
+            for entry in group:
+                controls[source.name] += self._controls(connection, entry, at_us)
         buried = {name: tree.finish() for name, tree in trees.items()}
         for name, state in states.items():
             controls[name] += self._alarms(connection, state, at_us)
+        troubled = {
+            name: dirty.has_problems(connection, state.number) for name, state in states.items()
+        }
         for entry, places in zip(entries, dropped, strict=True):
             name, lost = entry.source.name, places
             if buried[name]:  # with what was thought to be above it
                 recorded = {(intent.parent, intent.name) for intent in entry.ready.intents}
                 lost = places | buried[name] & recorded
+            if troubled[name]:  # hardly ever: then there is nothing to look up for each entry
+                self._clear(connection, states[name].number, entry.ready)
             self._note(connection, states[name].number, entry.ready, lost, at_us)
+            troubled[name] = troubled[name] or bool(entry.ready.troubles)
+        self._know_chunks(connection, entries)
         # Later findings may refer to inline chunks of one of which nothing else is recorded.
         carrying = {
             entry.source.name
@@ -246,15 +252,25 @@ class Journal:
         return result
 
     @staticmethod
-    def _apply(tree: TreeWriter, entry: Entry) -> set[tuple[int, bytes]]:
-        """Record what a finding says of the tree; return the places that need another look."""
+    def _apply(tree: TreeWriter, group: Sequence[Entry]) -> list[set[tuple[int, bytes]]]:
+        """Record what findings say of a tree; return the places of each that need another look."""
         tree.dropped, tree.unsure = [], []
-        tree.describe(entry.source.info)
-        tree.apply(entry.ready.intents)
-        for parent, name in entry.ready.gone:
+        tree.describe(group[0].source.info)
+        tree.apply([intent for entry in group for intent in entry.ready.intents])
+        for parent, name in group[-1].ready.gone:
             tree.remove(parent, name)
-        entry.ready.is_torn = bool(tree.dropped)
-        return {(intent.parent, intent.name) for intent in (*tree.dropped, *tree.unsure)}
+        if not tree.dropped and not tree.unsure:
+            for entry in group:
+                entry.ready.is_torn = False
+            return [set() for _ in group]
+        dropped = {id(intent) for intent in tree.dropped}
+        bad = dropped | {id(intent) for intent in tree.unsure}
+        places: list[set[tuple[int, bytes]]] = []
+        for entry in group:
+            intents = entry.ready.intents
+            entry.ready.is_torn = any(id(intent) in dropped for intent in intents)
+            places.append({(one.parent, one.name) for one in intents if id(one) in bad})
+        return places
 
     @staticmethod
     def _controls(
@@ -278,6 +294,14 @@ class Journal:
             yield Op.MARK, b"", _ENCODE(incident)
 
     @staticmethod
+    def _clear(connection: sqlite3.Connection, number: int, ready: Ready) -> None:
+        """Forget the problems of what was captured well, or is gone."""
+        good = [*ready.good_paths, *_other_names(connection, number, ready)]
+        dirty.clear_problems(connection, number, [*good, *ready.absent])
+        files = [one.path for one in ready.found if one.stat.type != EntryType.DIRECTORY]
+        dirty.clear_problems_below(connection, number, [*ready.absent, *files])
+
+    @staticmethod
     def _note(
         connection: sqlite3.Connection,
         number: int,
@@ -292,10 +316,6 @@ class Journal:
                 for entry in ready.found
                 if (entry.parent, entry.name) in lost
             ]
-        good = [*ready.good_paths, *_other_names(connection, number, ready)]
-        dirty.clear_problems(connection, number, [*good, *ready.absent])
-        files = [one.path for one in ready.found if one.stat.type != EntryType.DIRECTORY]
-        dirty.clear_problems_below(connection, number, [*ready.absent, *files])
         for trouble in ready.troubles:
             problem = Problem(
                 trouble.path, trouble.reason, trouble.errno, at_us, trouble.detail[:DETAIL_MAX]
@@ -310,8 +330,6 @@ class Journal:
             dirty.put_back(connection, number, [*ready.again, *ready.lost])
         for path, read_us in ready.racy.items():
             dirty.note(connection, number, {path: Depth.ENTRY}, read_us)
-        for object_number, ids in ready.new_chunks.items():
-            objects.add_chunks(connection, object_number, ids)
 
     def _write_segments(  # noqa: PLR0917 - private, called once above
         self,
@@ -355,6 +373,16 @@ class Journal:
         return head
 
     @staticmethod
+    def _know_chunks(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:
+        """Remember which packs hold the new chunks of findings."""
+        packs: dict[int, list[bytes]] = {}
+        for entry in entries:
+            for number, ids in entry.ready.new_chunks.items():
+                packs.setdefault(number, []).extend(ids)
+        for number in sorted(packs):
+            objects.add_chunks(connection, number, packs[number])
+
+    @staticmethod
     def _know_inline(
         connection: sqlite3.Connection, result: CommitResult, batches: Sequence[SealedBatch]
     ) -> None:
@@ -383,6 +411,26 @@ class Journal:
         """Every change before these instants was noticed; a later gap begins there."""
         for name, at_us in covered.items():
             put_value(connection, f"covered:{name}", at_us)
+
+
+def _state_of(connection: sqlite3.Connection, source: SourceIdentity) -> SourceState:
+    """Return a source's state, with the record that begins it anew if the catalog was lost."""
+    state = load_source(connection, source.name, source.id)
+    if blind_since(connection, state.info):
+        state.records.append((Op.RESET, b"", _ENCODE("the catalog was lost")))
+    return state
+
+
+def _groups(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Yield findings of one source that come one after the other: recorded like a single one.
+
+    What is gone is removed behind what was found with it, so it ends a group.
+    """
+    start = 0
+    for end, entry in enumerate(entries, 1):
+        if entry.ready.gone or end == len(entries) or entries[end].source != entry.source:
+            yield entries[start:end]
+            start = end
 
 
 def _other_names(connection: sqlite3.Connection, number: int, ready: Ready) -> list[bytes]:

@@ -257,3 +257,63 @@ def test_a_state_is_left_local_until_uploaded_only_with_a_container(host) -> Non
     host.catalog.write_now(host.journal.mark_put, [put.number for put in result.puts])
     assert host.catalog.write_now(objects.backlog) == (0, 0)
     assert ObjectState.VAULT > ObjectState.LOCAL
+
+
+# -- many findings at once -------------------------------------------------------------------------
+
+
+def test_findings_recorded_together_need_another_look_each_by_itself(host) -> None:
+    good, lost, other = host.intents(3)
+    lost = lost._replace(parent=999)
+    found = [
+        Found(one.parent, one.name, b"/r/" + one.name, one.fid, one.stat, 7, 0, True, True)
+        for one in (good, lost, other)
+    ]
+    readies = [
+        Ready(intents=[one], found=[place])
+        for one, place in zip((good, lost, other), found, strict=True)
+    ]
+    host.commit(*readies)
+    assert [ready.is_torn for ready in readies] == [False, True, False]
+    assert [[place.path for place in ready.lost] for ready in readies] == [
+        [],
+        [b"/r/" + lost.name],
+        [],
+    ]
+
+
+def test_what_is_gone_between_two_findings_is_gone_before_the_later_one(host) -> None:
+    """The same place, by another file: removed and made again, in one transaction."""
+    first, second = host.intents(2)
+    second = second._replace(name=first.name)
+    gone = Ready(intents=[first], gone=[(first.parent, first.name)])
+    result = host.commit(gone, Ready(intents=[second]))
+    _, records = host.records(segments(result)[0])
+    ops = [record.op for record in records if record.op != Op.STATE]
+    assert ops == [Op.SET, Op.SET, Op.SET, Op.DEL, Op.DEL, Op.SET, Op.SET]
+
+
+def test_a_first_capture_asks_the_catalog_few_times(host) -> None:
+    """Each statement gives the interpreter's lock away several times."""
+    readies = []
+    for _ in range(40):  # as many findings, each of five directories with nine files
+        made = host.intents(50)
+        for at in range(0, 50, 10):
+            inside = [one._replace(parent=made[at].fid) for one in made[at + 1 : at + 10]]
+            made[at : at + 10] = [made[at], *inside]
+        readies.append(Ready(intents=made, new_chunks={1: [b"%32d" % one.fid for one in made]}))
+    said: list[str] = []
+
+    def commit(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(said.append)
+        host.journal.commit(connection, [host.entry(each) for each in readies])
+        connection.set_trace_callback(None)
+
+    host.catalog.write_now(commit)
+    with host.catalog.reader() as reader:
+        counts = [
+            reader.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            for table in ("node", "dirent", "chunk")
+        ]
+    assert counts == [2000, 2000, 2000]
+    assert len(said) < 100
