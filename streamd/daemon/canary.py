@@ -12,7 +12,6 @@ import os
 import sqlite3
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from streamd.catalog.db import Catalog
@@ -31,7 +30,7 @@ WRITE_SECONDS_MAX: Final = 30.0
 LATE_SECONDS_MIN: Final = 60.0
 _LATE_RPOS: Final = 4  # after so many times the RPO it is late
 _LOOK_SECONDS: Final = 0.2
-_CHILD: Final = str(Path(__file__).with_name("canary_child.py"))
+_CHILD: Final = os.path.join(os.path.dirname(__file__), "canary_child.py")
 _LOG: Final = get_logger("canary")
 
 

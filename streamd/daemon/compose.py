@@ -9,8 +9,10 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
 
 from streamd.config.model import Config
 from streamd.effects import Clock, Entropy, SystemClock, SystemEntropy
@@ -46,8 +48,7 @@ _LOG: Final = get_logger("storage")
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Stores:
+class Stores(msgspec.Struct, frozen=True):
     """Where objects go and come from."""
 
     local: LocalBlobStore  # written first; the vault itself when there is no `remote`

@@ -9,9 +9,10 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
+
+import msgspec
 
 from streamd import __version__
 from streamd.catalog import dirty
@@ -62,8 +63,7 @@ PACK_MEMORY_BYTES: Final = 64 << 20  # of the limit for each pack being uploaded
 PACKS_IN_FLIGHT_MAX: Final = 32
 
 
-@dataclass(slots=True)
-class Host:
+class Host(msgspec.Struct):
     """Everything a capturing process holds."""
 
     config: Config

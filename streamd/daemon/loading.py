@@ -22,6 +22,7 @@ def load_all() -> tuple[ModuleType, ...]:
     import pyfastcdc
     from lz4 import block
 
+    from streamd.daemon import hooks
     from streamd.maintenance import (
         checkpoint_due,
         expire,
@@ -36,9 +37,12 @@ def load_all() -> tuple[ModuleType, ...]:
         verify_versions,
     )
     from streamd.observe import rendering
+    from streamd.sources.command import source
+    from streamd.sources.filesystem import devicewatch, fanotify, handles, watching
 
     return (
         *(difflib, tempfile, unicodedata, zoneinfo, utils, pathspec, pyfastcdc, block),
         *(checkpoint_due, expire, facts, heal, points, runs, rendering),
+        *(hooks, source, devicewatch, fanotify, handles, watching),
         *(verify, verify_documents, verify_facts, verify_report, verify_versions),
     )

@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from streamd.catalog import dirty
 from streamd.catalog.journal import load_head
@@ -19,8 +20,7 @@ from streamd.model.record import Mark
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class SourceResult:
+class SourceResult(msgspec.Struct, frozen=True):
     """How capturing one source ended."""
 
     name: str
@@ -30,8 +30,7 @@ class SourceResult:
     state: str
 
 
-@dataclass(frozen=True, slots=True)
-class CaptureResult:
+class CaptureResult(msgspec.Struct, frozen=True):
     """How a capture ended."""
 
     sources: tuple[SourceResult, ...]

@@ -4,22 +4,24 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamd.config.model import Config, SourceConfig
 from streamd.daemon.compare_worker import Task
-from streamd.daemon.hooks import Hooks
 from streamd.daemon.meters import Meters
 from streamd.effects import Clock
 from streamd.format.chunker import Cutter
 from streamd.format.keys import DomainKeys
-from streamd.sources.command.source import CommandSource
 from streamd.sources.filesystem.content import Chunking, PartCutter
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.source import SMALL_FILE_MAX, FilesystemSource
 from streamd.sources.filesystem.sqlite import SqliteCopier
 from streamd.sources.port import Piece, Source
+
+if TYPE_CHECKING:
+    from streamd.daemon.hooks import Hooks
+    from streamd.sources.command.source import CommandSource
 
 CLONE_NAME: Final = b".streamd"  # a directory of this name in a source's path holds clones
 
@@ -62,7 +64,9 @@ class SourceFactory:
             return self._command(name, source, now=now), thread
         return self._files(name, source), None
 
-    def _command(self, name: str, source: SourceConfig, *, now: bool) -> CommandSource:
+    def _command(self, name: str, source: SourceConfig, *, now: bool) -> "CommandSource":
+        from streamd.sources.command.source import CommandSource
+
         keys, cutter = self._keys, Cutter(self._keys.chunker_seed)
         return CommandSource(
             name,
@@ -100,10 +104,12 @@ class SourceFactory:
             sqlite_copier=self._copier if source.sqlite == "backup" else None,
         )
 
-    def hooks(self, name: str, source: SourceConfig) -> Hooks | None:
+    def hooks(self, name: str, source: SourceConfig) -> "Hooks | None":
         """Return the programs to run around each capture of a source, if there are any."""
         if not (source.before_capture or source.after_capture):
             return None
+        from streamd.daemon.hooks import Hooks
+
         return Hooks(name, source, self._clock, self._meters)
 
     def describe(

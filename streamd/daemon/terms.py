@@ -1,13 +1,15 @@
 """Under which terms a source is protected: what the process, and the one before it, mean for it."""
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from streamd.daemon.compare_worker import Task
 from streamd.daemon.handover import Handover
-from streamd.daemon.hooks import Hooks
+
+if TYPE_CHECKING:
+    from streamd.daemon.hooks import Hooks
 
 RECONCILE_SECONDS: Final = 3600.0
 
@@ -24,4 +26,4 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     reconcile_seconds: float = RECONCILE_SECONDS
     reread_seconds: float = 0.0  # every file is read again within this time; 0: never
     canary_seconds: float = 0.0  # between two canaries; 0: none
-    hooks: Hooks | None = None  # programs to run around each capture
+    hooks: "Hooks | None" = None  # programs to run around each capture

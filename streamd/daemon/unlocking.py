@@ -7,10 +7,10 @@ when it ends. Nothing here writes a key to a disk.
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from streamd.config.model import Config
 from streamd.config.private_files import read_private
@@ -45,8 +45,7 @@ _CREDENTIALS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class KeyOffer:
+class KeyOffer(msgspec.Struct, frozen=True):
     """What was named on the command line to open the vault with."""
 
     kit: str | None = None

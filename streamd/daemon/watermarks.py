@@ -14,8 +14,7 @@ from streamd.catalog.dirty import EVER
 from streamd.daemon.progress import Progress
 from streamd.effects import MICROSECONDS, Clock
 from streamd.observe.logging import get_logger
-from streamd.sources.filesystem.polling import POLL_SECONDS
-from streamd.sources.filesystem.watching import POLLING
+from streamd.sources.filesystem.modes import POLL_SECONDS, POLLING
 from streamd.sources.port import Source
 
 PATIENCE_SECONDS: Final = 3.0  # a watch says about once a second how far it is

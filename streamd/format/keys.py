@@ -12,7 +12,6 @@ object and every batch of frames derives its own key from a session key and a ra
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
@@ -129,13 +128,16 @@ def decode_host_key(data: bytes, path: str) -> HostKey:
     return key
 
 
-@dataclass(frozen=True, slots=True)
-class DomainKeys:
+class DomainKeys(msgspec.Struct, frozen=True):
     """What follows from a domain secret."""
 
-    id_key: bytes = field(repr=False)
-    index_key: bytes = field(repr=False)
-    chunker_seed: int = field(repr=False)
+    id_key: bytes
+    index_key: bytes
+    chunker_seed: int
+
+    def __repr__(self) -> str:
+        """Show nothing: all of it is secret."""
+        return "DomainKeys()"
 
     def chunk_id(self, data: crypto.Buffer) -> bytes:
         """Return the id of a chunk of plaintext."""
@@ -162,12 +164,15 @@ def domain_keys(secret: bytes) -> DomainKeys:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """A session key of ours: the key table row to publish, and the secret that goes with it."""
 
     source: KeySource
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        """Show everything but the secret."""
+        return f"Session(source={self.source!r})"
 
 
 def _sealing_info(vault: bytes, role: int, generation: int, session: bytes) -> bytes:

@@ -9,7 +9,6 @@ Slots made before that hold the key encryption key under the stretched secret it
 """
 
 import base64
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -70,12 +69,15 @@ class Slot(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sealed: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
-class Secret:
+class Secret(msgspec.Struct, frozen=True):
     """What somebody typed or a file holds, and which kind of slot it is meant for."""
 
     kind: SlotKind
-    value: bytes = field(repr=False)
+    value: bytes
+
+    def __repr__(self) -> str:
+        """Show everything but the secret."""
+        return f"Secret(kind={self.kind!r})"
 
     @property
     def normal(self) -> bytes:

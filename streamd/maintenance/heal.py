@@ -11,12 +11,11 @@ import sqlite3
 import stat
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import msgspec
-from msgspec import field
+from msgspec.structs import replace
 
 from streamd.catalog.db import get_bytes, put_value
 from streamd.catalog.lookup import TreeLookup
@@ -54,7 +53,7 @@ _DECODER: Final = msgspec.msgpack.Decoder(list[tuple[str, int, int]])
 class _Found(msgspec.Struct):
     """Chunks that somebody still had, on their way into a pack."""
 
-    chunks: dict[bytes, bytes] = field(default_factory=dict)
+    chunks: dict[bytes, bytes] = msgspec.field(default_factory=dict)
     size: int = 0
 
     def add(self, chunk: bytes, body: bytes) -> None:

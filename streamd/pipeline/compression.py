@@ -8,8 +8,9 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from streamd.errors import ConfigInvalid
 from streamd.format.codec import Codec

@@ -8,9 +8,10 @@ machine into a directory: the balance, for what is stored is stored for years, a
 tenth of the processor time and store a third more.
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
+
+import msgspec
 
 _MIB: Final = 1 << 20
 PACK_BYTES: Final = 16 * _MIB  # where nothing is known, or nothing is slow
@@ -47,8 +48,7 @@ COST: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signals:
+class Signals(msgspec.Struct, frozen=True, kw_only=True):
     """What was measured lately. Fullness of a queue is 0 to 1."""
 
     waiting: float = 0.0  # in front of the compression

@@ -5,8 +5,9 @@ Where there are no handles to rely on, the time of birth does, to within a tick 
 clock. Where there is neither, what changes with every new file has to serve: its times.
 """
 
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat, Identity
@@ -14,8 +15,7 @@ from streamd.model.host import HostStat, Identity
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """A file as it was captured. 0: not known."""
 
     stat: HostStat

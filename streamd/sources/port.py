@@ -12,11 +12,11 @@ by several.
 
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
+from msgspec import field
 
 from streamd.model.host import HostStat, Identity
 from streamd.model.names import PackedNames
@@ -31,8 +31,7 @@ KnownRow = tuple[Any, ...]
 KNOWN_STAT: Final = 3
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(msgspec.Struct):
     """What `examine` found in one directory.
 
     A name that was asked for and is in no mapping does not exist. `failed` has the errno of names
@@ -77,8 +76,7 @@ class Listing:
         seen.update(self.left_out.values())
 
 
-@dataclass(slots=True)
-class WatchBatch:
+class WatchBatch(msgspec.Struct):
     """Events, reduced to places to look at. Empty batches only move `drained_us`.
 
     `paths` maps an absolute path to whether everything below it must be looked at too. `inodes` are
@@ -172,8 +170,7 @@ class ReadResult(msgspec.Struct, gc=False):
     cuts: bytes = b""  # of a large file: how it is cut now, see `ReadRequest.cuts`
 
 
-@dataclass(slots=True)
-class ReadBatch:
+class ReadBatch(msgspec.Struct):
     """Results in the order of the requests, their chunks side by side in one arena."""
 
     arena: memoryview

@@ -6,7 +6,6 @@ against the admin key that the host's key file pins, so a vault cannot be swappe
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import msgspec
 
@@ -60,8 +59,7 @@ can write here could have added another, so compare it with a release of streamd
 """
 
 
-@dataclass(frozen=True, slots=True)
-class CreatedVault:
+class CreatedVault(msgspec.Struct, frozen=True):
     """What `streamd init` hands out, once: the host's key file and the recovery code."""
 
     host_key: HostKey
@@ -73,8 +71,7 @@ def no_other_layer(_: BlobName) -> bool:
     return False
 
 
-@dataclass(frozen=True, slots=True)
-class Vault:
+class Vault(msgspec.Struct, frozen=True):
     """An open vault: the store, and this host's keys to it."""
 
     store: BlobStore
@@ -160,8 +157,7 @@ def with_recovery_code(host: HostKey, code: str, *, clock: Clock, entropy: Entro
     return msgspec.structs.replace(host, private=private)
 
 
-@dataclass(frozen=True, slots=True)
-class PreparedVault:
+class PreparedVault(msgspec.Struct, frozen=True):
     """The first objects of a vault, in the order of putting them, and what the kit needs."""
 
     objects: tuple[tuple[str, bytes], ...]

@@ -5,10 +5,10 @@ then everything is restored, as now and as at every instant, and what came back 
 """
 
 import random
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from unit.maintenance import smallhost
 from unit.maintenance.smallhost import HOUR_US, SmallHost
 

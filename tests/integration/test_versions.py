@@ -2,13 +2,13 @@
 
 import random
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from blobserver.server import BlobServer
 from integration.remote_stack import RemoteStack, shared_key
+from msgspec.structs import replace
 from test_restore import content_of, noise, restore, vault_with_tree
 from test_restore_layers import HURTS
 

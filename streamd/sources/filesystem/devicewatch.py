@@ -11,8 +11,10 @@ import asyncio
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Final
+
+import msgspec
+from msgspec import field
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
@@ -29,8 +31,7 @@ _SLOW_SECONDS: Final = 5.0  # to look handles up; then it is said
 _LOG: Final = get_logger("watch")
 
 
-@dataclass(frozen=True, slots=True)
-class Subscription:
+class Subscription(msgspec.Struct, frozen=True):
     """One tree on one file system: `real` is its path as the kernel prints it."""
 
     inbox: Inbox
@@ -46,8 +47,7 @@ class Subscription:
         return join(self.configured, rest) if rest else self.configured
 
 
-@dataclass(slots=True)
-class _Place:
+class _Place(msgspec.Struct):
     """What a directory is to us: inside of trees, on the way to trees, or neither."""
 
     inside: list[tuple[Inbox, bytes]] = field(default_factory=list)

@@ -10,9 +10,11 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.observe.logging import get_logger
 from streamd.sources.filesystem import fanotify
@@ -33,8 +35,7 @@ class FileState(NamedTuple):
     link_count: int
 
 
-@dataclass(slots=True)
-class Question:
+class Question(msgspec.Struct):
     """Handles to be looked up through mounts of one file system: each with a path that is on it."""
 
     mounts: Sequence[tuple[Mount, bytes]]
@@ -42,8 +43,7 @@ class Question:
     files: list[bytes] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """What they led to, later than whatever the events tell that they are from."""
 
     paths: dict[bytes, dict[Mount, bytes]] = field(default_factory=dict)  # {}: gone

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
 from streamd.observe.logging import get_logger
-from streamd.sources.filesystem import fanotify
 
 PREFIX: Final = "fanotify-"
 _LOG: Final = get_logger("watch")
@@ -42,6 +41,8 @@ class KeptGroups:
     def claim(self, device: int) -> int | None:
         """Return the kept descriptor that still watches this file system; None: there is none."""
         fds = self._found.pop(_name(device), [])
+        from streamd.sources.filesystem import fanotify  # where something is watched
+
         good = [fd for fd in fds if fanotify.watches(fd, device)]
         for fd in fds:
             if fd not in good[:1]:

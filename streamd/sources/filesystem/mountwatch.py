@@ -7,16 +7,18 @@ the service manager is gone on with; what waits in it is delivered when all sour
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamd.effects import Clock
 from streamd.observe.logging import get_logger
 from streamd.sources.filesystem.answering import Answering
-from streamd.sources.filesystem.devicewatch import DeviceWatch, Subscription
-from streamd.sources.filesystem.handles import LookUp, answer_to
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.kept import KeptGroups
 from streamd.sources.filesystem.mounts import NETWORK_TYPES, Mount
+
+if TYPE_CHECKING:
+    from streamd.sources.filesystem.devicewatch import DeviceWatch, Subscription
+    from streamd.sources.filesystem.handles import LookUp
 
 _SLICE: Final = 2  # reads of one turn on the event loop: the second one finds nothing, mostly
 # How long a queue that was read empty is left alone. What comes meanwhile is read in one go, and
@@ -44,7 +46,7 @@ class MountWatch:
         ignored_pid: int | None = None,
         kept: KeptGroups | None = None,
         own_directories: Sequence[bytes] = (),
-        look_up: LookUp = answer_to,
+        look_up: "LookUp | None" = None,
     ) -> None:
         self._clock = clock
         self.answering = Answering(clock)
@@ -52,8 +54,8 @@ class MountWatch:
         self._kept = kept or KeptGroups()
         self._own_directories = own_directories
         self._look_up = look_up
-        self._devices: dict[int, DeviceWatch] = {}
-        self._pauses: dict[DeviceWatch, asyncio.TimerHandle] = {}
+        self._devices: "dict[int, DeviceWatch]" = {}
+        self._pauses: "dict[DeviceWatch, asyncio.TimerHandle]" = {}
         self.expected = 0
         self._arrived = 0
         self._begun = asyncio.Event()
@@ -111,7 +113,7 @@ class MountWatch:
         for inbox in inboxes:
             inbox.wakened.set()
 
-    async def _finish(self, watch: DeviceWatch) -> bool:
+    async def _finish(self, watch: "DeviceWatch") -> bool:
         """Deliver what waits in a queue; say whether that was all."""
         loop = asyncio.get_running_loop()
         until = loop.time() + _LAST_SECONDS
@@ -142,19 +144,24 @@ class MountWatch:
         watch = self._devices.get(mount.device)
         if watch is None:
             watch = self._devices[mount.device] = self._open(mount)
+        from streamd.sources.filesystem.devicewatch import Subscription
+
         new = Subscription(inbox, real, configured, mount)
         if new not in watch.subscriptions:
             watch.change([*watch.subscriptions, new])
         return watch.is_held
 
-    def _open(self, mount: Mount) -> DeviceWatch:
+    def _open(self, mount: Mount) -> "DeviceWatch":
+        from streamd.sources.filesystem.devicewatch import DeviceWatch  # where it is watched
+        from streamd.sources.filesystem.handles import answer_to
+
         fd = None if self._begun.is_set() else self._kept.claim(mount.device)
         watch = DeviceWatch(
             mount.point,
             self._clock,
             self._ignored_pid,
             fd,
-            look_up=self._look_up,
+            look_up=self._look_up or answer_to,
             proceed=lambda: self._turn(watch),
         )
         for path in self._own_directories:
@@ -167,11 +174,11 @@ class MountWatch:
             self._read_on(watch)
         return watch
 
-    def _read_on(self, watch: DeviceWatch) -> None:
+    def _read_on(self, watch: "DeviceWatch") -> None:
         self._pauses.pop(watch, None)
         asyncio.get_running_loop().add_reader(watch.group.fd, self._turn, watch)
 
-    def _turn(self, watch: DeviceWatch) -> None:
+    def _turn(self, watch: "DeviceWatch") -> None:
         """Deliver what waits; when that was all, leave the queue alone for a moment.
 
         Each wake-up for a single event costs more than the event. While handles are looked up
@@ -189,13 +196,13 @@ class MountWatch:
         loop = asyncio.get_running_loop()
         self._pauses[watch] = loop.call_later(seconds, self._read_on, watch)
 
-    def _read_no_more(self, watch: DeviceWatch) -> None:
+    def _read_no_more(self, watch: "DeviceWatch") -> None:
         pause = self._pauses.pop(watch, None)
         if pause is not None:
             pause.cancel()
         asyncio.get_running_loop().remove_reader(watch.group.fd)
 
-    def unsubscribe(self, wanted: Callable[[Subscription], bool]) -> None:
+    def unsubscribe(self, wanted: "Callable[[Subscription], bool]") -> None:
         """Stop delivering to the subscriptions that are `wanted`.
 
         A group that nobody needs any more is closed, and no longer kept; not at the end, when it
@@ -246,7 +253,7 @@ class MountWatch:
             return False
         return True
 
-    def _of(self, inbox: Inbox) -> list[DeviceWatch]:
+    def _of(self, inbox: Inbox) -> "list[DeviceWatch]":
         return [
             watch
             for watch in self._devices.values()

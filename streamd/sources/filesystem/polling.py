@@ -1,11 +1,8 @@
 """The last resort of watching: look at everything, again and again."""
 
-from typing import Final
-
 from streamd.effects import MICROSECONDS, Clock
 from streamd.sources.filesystem.inbox import Inbox
-
-POLL_SECONDS: Final = 10.0
+from streamd.sources.filesystem.modes import POLL_SECONDS
 
 
 class PollingWatch:

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from streamd.effects import Clock
 from streamd.model.host import Identity
@@ -17,14 +17,13 @@ from streamd.sources.filesystem.content import (
 )
 from streamd.sources.filesystem.large import LargeFile
 from streamd.sources.filesystem.listing import Examiner
+from streamd.sources.filesystem.modes import POLL_SECONDS, POLLING, WATCH_MODES
 from streamd.sources.filesystem.mountwatch import MountWatch
 from streamd.sources.filesystem.native import prepare_leases
-from streamd.sources.filesystem.polling import POLL_SECONDS
 from streamd.sources.filesystem.reading import OVER, BatchReader
 from streamd.sources.filesystem.rules import ExcludeRules
 from streamd.sources.filesystem.scope import TreeScope
 from streamd.sources.filesystem.sqlite import SqliteCopier, examine_joined
-from streamd.sources.filesystem.watching import POLLING, WATCH_MODES, WatchSession
 from streamd.sources.port import (
     KnownRow,
     LargeRead,
@@ -34,6 +33,9 @@ from streamd.sources.port import (
     Watch,
     WatchBatch,
 )
+
+if TYPE_CHECKING:
+    from streamd.sources.filesystem.watching import WatchSession
 
 SMALL_FILE_MAX: Final = 64 * 1024
 BATCH_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -95,7 +97,7 @@ class FilesystemSource:
         self._copier = sqlite_copier
         self._modes: dict[bytes, str] = {}
         self._watches: dict[bytes, Watch] = {}
-        self._session: WatchSession | None = None
+        self._session: "WatchSession | None" = None
         prepare_leases()
 
     @property
@@ -120,6 +122,8 @@ class FilesystemSource:
 
     def watch(self) -> AsyncGenerator[WatchBatch, None]:
         """Start watching, see the port. Used by one task at a time."""
+        from streamd.sources.filesystem.watching import WatchSession  # where something watches
+
         self._session = session = WatchSession(
             self._scope,
             self._clock,

@@ -8,16 +8,12 @@ from typing import Final
 from streamd.effects import Clock
 from streamd.sources.filesystem.inbox import Inbox
 from streamd.sources.filesystem.inotify import InotifyWatch, limit_advice
+from streamd.sources.filesystem.modes import FANOTIFY, INOTIFY, POLL_SECONDS, POLLING, WATCH_MODES
 from streamd.sources.filesystem.mounts import PSEUDO_TYPES, Mount, MountTable
 from streamd.sources.filesystem.mountwatch import MountWatch
-from streamd.sources.filesystem.polling import POLL_SECONDS, PollingWatch
+from streamd.sources.filesystem.polling import PollingWatch
 from streamd.sources.filesystem.scope import TreeScope, below, split
 from streamd.sources.port import Watch, WatchBatch
-
-FANOTIFY: Final = "fanotify"
-INOTIFY: Final = "inotify"
-POLLING: Final = "polling"
-WATCH_MODES: Final = (FANOTIFY, INOTIFY, POLLING)  # from best to worst
 
 _IDLE_SECONDS: Final = 1.0  # the watermark moves at least this often
 _BATCH_SECONDS: Final = 0.3  # of a queue that is never empty: what there is by then

@@ -72,3 +72,17 @@ def test_nothing_is_left_to_load_in_the_midst_of_work() -> None:
     done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
     assert len(wanted) > 10
     assert done.returncode == 0, done.stderr
+
+
+def test_a_capture_by_hand_does_not_load_what_only_a_daemon_needs() -> None:
+    unwanted = [
+        *("streamd.sources.command", "streamd.daemon.hooks", "streamd.daemon.remote"),
+        *("streamd.sources.filesystem.watching", "streamd.sources.filesystem.devicewatch"),
+        *("streamd.sources.filesystem.fanotify", "streamd.sources.filesystem.inotify"),
+    ]
+    code = (
+        "import sys; import streamd.daemon.oneshot;"
+        f"sys.exit(', '.join(sorted({set(unwanted)!r} & set(sys.modules))) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

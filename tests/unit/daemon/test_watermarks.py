@@ -9,7 +9,7 @@ from streamd.daemon import watermarks
 from streamd.daemon.progress import Progress
 from streamd.daemon.watermarks import PATIENCE_SECONDS, Watermarks
 from streamd.effects import MICROSECONDS
-from streamd.sources.filesystem.polling import POLL_SECONDS
+from streamd.sources.filesystem.modes import POLL_SECONDS
 
 NOON_US = 1_790_000_000_000_000
 

@@ -2,10 +2,10 @@
 
 import os
 import random
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from unit.maintenance import smallhost
 from unit.maintenance.smallhost import DAY_US, HOUR_US, SmallHost
 

@@ -1,10 +1,10 @@
 """Index and history runs change nothing but the time it takes; and they are kept by themselves."""
 
 import random
-from dataclasses import replace
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 from unit.maintenance.smallhost import DAY_US, HOUR_US, SmallHost
 
 from streamd.errors import KeyRejected

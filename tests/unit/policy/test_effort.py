@@ -1,10 +1,9 @@
 """How strongly to compress, and how large packs are, by what is short."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from streamd.policy.effort import (
     PACK_BYTES,
