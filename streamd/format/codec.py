@@ -4,6 +4,7 @@ Decompression never produces more than the authenticated header declares, so tha
 hostile object cannot exhaust memory.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
@@ -45,13 +46,19 @@ _FAST: Final = zstandard.ZstdCompressionParameters(
 _idle: Final[list[zstandard.ZstdCompressor]] = []
 
 
+def _context(level: int) -> zstandard.ZstdCompressor:
+    if level == 1:
+        return zstandard.ZstdCompressor(compression_params=_FAST)
+    return zstandard.ZstdCompressor(level=level, write_content_size=False)
+
+
 def _squeeze(plain: Buffer, level: int) -> bytes:
     if level != 1:
-        return zstandard.ZstdCompressor(level=level, write_content_size=False).compress(plain)
+        return _context(level).compress(plain)
     try:
         context = _idle.pop()
     except IndexError:
-        context = zstandard.ZstdCompressor(compression_params=_FAST)
+        context = _context(level)
     packed = context.compress(plain)
     _idle.append(context)
     return packed
@@ -70,6 +77,20 @@ def compress(plain: Buffer, codec: Codec, level: int = 1) -> tuple[Codec, Buffer
     if len(packed) >= len(plain):
         return Codec.RAW, plain
     return codec, packed
+
+
+def compress_all(
+    plains: Sequence[Buffer], codec: Codec, level: int = 1
+) -> list[tuple[Codec, Buffer]]:
+    """Do what `compress` does to each; the interpreter's lock is given away once for all."""
+    if codec is not Codec.ZSTD or len(plains) <= 1 or not all(plains):
+        return [compress(plain, codec, level) for plain in plains]
+    many = _context(level).multi_compress_to_buffer(list(plains), threads=1)
+    results: list[tuple[Codec, Buffer]] = []
+    for i, plain in enumerate(plains):
+        packed = memoryview(many[i])  # type: ignore[arg-type] # a buffer, says its documentation
+        results.append((Codec.RAW, plain) if len(packed) >= len(plain) else (codec, packed))
+    return results
 
 
 def _unzstd(data: Buffer, plain_size: int) -> bytes:

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from streamd.errors import VaultDamaged
 from streamd.format import crypto, wire
-from streamd.format.codec import Codec, compress, decompress
+from streamd.format.codec import Codec, compress_all, decompress
 from streamd.format.crypto import Buffer
 from streamd.format.keys import DomainKeys, KeySource, Session
 from streamd.model.ids import CHUNK_ID_SIZE
@@ -28,6 +28,9 @@ _TOGETHER_SIZE_MAX: Final = 16 * 1024  # of a chunk on average: larger ones are 
 PACK_FRAME_TARGET: Final = 1024 * 1024  # plaintext of a frame of small chunks in a pack
 CIPHERS_MAX: Final = 4096  # ciphers kept by one opener: origins of the packs at hand
 INLINE_FRAME_TARGET: Final = 256 * 1024  # the same inside a segment
+
+
+Content = tuple[Buffer, bytes, Sequence[int]]  # of a frame: its chunks, their ids, their sizes
 
 
 class Origin(msgspec.Struct, frozen=True):
@@ -83,14 +86,23 @@ class FrameSealer:
         self, plain: Buffer, ids: bytes, sizes: Sequence[int], *, codec: Codec, level: int = 1
     ) -> SealedFrame:
         """Compress and encrypt the chunks `plain` as the next frame."""
-        assert len(ids) == CHUNK_ID_SIZE * len(sizes)
-        assert sum(sizes) == len(plain) <= FRAME_PLAIN_MAX
-        used, packed = compress(plain, codec, level)
-        aad = frame_aad(self._identity, used, len(plain), ids)
-        data = crypto.encrypt(self._cipher, len(self.frames), packed, aad)
-        frame = SealedFrame(len(self.frames), used, len(plain), ids, tuple(sizes), data)
-        self.frames.append(frame)
+        (frame,) = self.seal_all([(plain, ids, sizes)], codec=codec, level=level)
         return frame
+
+    def seal_all(
+        self, contents: Sequence[Content], *, codec: Codec, level: int = 1
+    ) -> list[SealedFrame]:
+        """Compress and encrypt the next frames."""
+        first = len(self.frames)
+        packed_all = compress_all([plain for plain, _, _ in contents], codec, level)
+        for (plain, ids, sizes), (used, packed) in zip(contents, packed_all, strict=True):
+            assert len(ids) == CHUNK_ID_SIZE * len(sizes)
+            assert sum(sizes) == len(plain) <= FRAME_PLAIN_MAX
+            aad = frame_aad(self._identity, used, len(plain), ids)
+            ordinal = len(self.frames)
+            data = crypto.encrypt(self._cipher, ordinal, packed, aad)
+            self.frames.append(SealedFrame(ordinal, used, len(plain), ids, tuple(sizes), data))
+        return self.frames[first:]
 
     def finish(self) -> SealedBatch:
         """Return everything sealed."""

@@ -1,7 +1,8 @@
-"""Which compression the next frame gets, and what compressing has cost lately.
+"""Which compression the next frames get, and what compressing has cost lately.
 
-`auto` measures what limits the capture and lets `policy.effort` decide, for each frame anew. The
-threads that seal tell what a frame took; the rest is looked up when it is asked for.
+`auto` measures what limits the capture and lets `policy.effort` decide, for each batch anew (4 MiB
+at most). The threads that seal tell what its frames took; the rest is looked up when it is asked
+for.
 """
 
 import os
@@ -51,7 +52,7 @@ class CompressionChoice:
         return self._measured
 
     def now(self) -> Compression:
-        """Return what to use for the next frame."""
+        """Return what to use for the next frames."""
         if self._fixed is not None:
             return self._fixed
         seen = self._measured
@@ -66,7 +67,7 @@ class CompressionChoice:
         return SETTINGS[choose(signals)]
 
     def sealed(self, effect: Effect) -> None:
-        """Learn from what sealing a frame has taken."""
+        """Learn from what sealing frames has taken."""
         size, how = effect.plain_bytes, effect.how
         with self._lock:
             self.bytes_by_setting[name_of(how)] += size

@@ -19,6 +19,7 @@ from streamd.format.codec import Codec
 from streamd.format.frame import (
     INLINE_FRAME_TARGET,
     PACK_FRAME_TARGET,
+    Content,
     FrameSealer,
     SealedBatch,
 )
@@ -54,7 +55,7 @@ class Compression:
 
 
 class Effect(NamedTuple):
-    """What sealing one frame did."""
+    """What sealing the frames of one batch did."""
 
     how: Compression
     plain_bytes: int
@@ -64,7 +65,7 @@ class Effect(NamedTuple):
 
 
 def unnoticed(_: Effect) -> None:
-    """Learn nothing from what a frame took."""
+    """Learn nothing from what frames took."""
 
 
 @dataclass(slots=True)
@@ -101,6 +102,16 @@ def _are_side_by_side(group: Sequence[Piece]) -> bool:
             return False
         at += size
     return True
+
+
+def _content(arena: memoryview, group: Sequence[Piece]) -> Content:
+    """Return what becomes one frame."""
+    start, end = group[0].offset, group[-1].offset + group[-1].size
+    sizes = [size for _, _, size in group]
+    ids = b"".join([chunk_id for chunk_id, _, _ in group if chunk_id is not None])
+    if _are_side_by_side(group):  # no copy
+        return arena[start:end], ids, sizes
+    return b"".join([arena[at : at + size] for _, at, size in group]), ids, sizes
 
 
 class Sealer:
@@ -147,28 +158,24 @@ class Sealer:
         # In the order of the arena: entries that are read singly lie behind those read at once.
         fresh = [piece for chunk_id, piece in first.items() if chunk_id in new]
         fresh.sort(key=_OFFSET)
-        for group in _grouped(fresh, target):
-            self._seal_group(sealer, arena, group)
+        self._seal_groups(sealer, arena, _grouped(fresh, target))
         sealed.data = sealer.finish()
         sealed.new_ids = [piece.id for piece in fresh if piece.id is not None]
         sealed.duplicate_bytes = total - sum(piece.size for piece in fresh)
         return sealed
 
-    def _seal_group(self, sealer: FrameSealer, arena: memoryview, group: Sequence[Piece]) -> None:
-        start, end = group[0].offset, group[-1].offset + group[-1].size
-        sizes = [piece.size for piece in group]
-        plain: memoryview | bytes
-        if _are_side_by_side(group):  # no copy
-            plain = arena[start:end]
-        else:
-            plain = b"".join([arena[p.offset : p.offset + p.size] for p in group])
-        ids = b"".join([piece.id for piece in group if piece.id is not None])
+    def _seal_groups(
+        self, sealer: FrameSealer, arena: memoryview, groups: Sequence[Sequence[Piece]]
+    ) -> None:
+        contents = [_content(arena, group) for group in groups]
+        size = sum(len(plain) for plain, _, _ in contents)
         how = self._compression()
-        ran, waited = work_seconds()
-        frame = sealer.seal(plain, ids, sizes, codec=how.codec, level=how.level)
+        ran, waited = work_seconds()  # asks the kernel, which gives the interpreter's lock away
+        frames = sealer.seal_all(contents, codec=how.codec, level=how.level)
         ran_since, waited_since = work_seconds()
         cpu, wait = ran_since - ran, waited_since - waited
-        self._sealed(Effect(how, len(plain), len(frame.data), cpu + wait, cpu))
+        stored = sum(len(frame.data) for frame in frames)
+        self._sealed(Effect(how, size, stored, cpu + wait, cpu))
 
     def seal_pages(self, pages: dict[bytes, bytes], lane: Lane, sequence: int) -> SealedContent:
         """Seal chunk-list pages that the vault does not have, as META frames."""

@@ -5,7 +5,14 @@ import pytest
 import zstandard
 
 from streamd.errors import FormatUnsupported, VaultDamaged
-from streamd.format.codec import PLAIN_SIZE_MAX, ZSTD_WINDOW_MAX, Codec, compress, decompress
+from streamd.format.codec import (
+    PLAIN_SIZE_MAX,
+    ZSTD_WINDOW_MAX,
+    Codec,
+    compress,
+    compress_all,
+    decompress,
+)
 
 TEXT = b"the same again and " * 50
 NOISE = bytes(range(256))
@@ -24,6 +31,24 @@ def test_what_compresses_is_compressed(codec: Codec) -> None:
 def test_what_does_not_compress_is_stored_as_it_is(codec: Codec, plain: bytes) -> None:
     assert compress(plain, codec) == (Codec.RAW, plain)
     assert decompress(plain, Codec.RAW, len(plain)) == plain
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+@pytest.mark.parametrize("level", [1, 3])
+@pytest.mark.parametrize(
+    "plains",
+    [
+        [TEXT],
+        [TEXT, NOISE, TEXT[:100]],
+        [memoryview(TEXT)[7:], bytearray(NOISE), b"x", TEXT * 5000],
+        [TEXT, b"", NOISE],
+        [],
+    ],
+)
+def test_many_at_once_become_what_they_become_singly(codec: Codec, level: int, plains) -> None:
+    many = [(used, bytes(packed)) for used, packed in compress_all(plains, codec, level)]
+    singly = [compress(plain, codec, level) for plain in plains]
+    assert many == [(used, bytes(packed)) for used, packed in singly]
 
 
 @pytest.mark.parametrize("codec", [Codec.LZ4, Codec.ZSTD])

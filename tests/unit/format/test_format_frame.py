@@ -249,3 +249,16 @@ def test_a_sealer_checks_what_it_is_given() -> None:
         sealer.seal(b"x", bytes(32), [1, 1], codec=Codec.RAW)
     with pytest.raises(AssertionError):
         sealer.seal(b"x", bytes(32), [2], codec=Codec.RAW)
+
+
+@pytest.mark.parametrize("codec", list(Codec))
+def test_frames_sealed_together_are_those_sealed_one_by_one(codec: Codec) -> None:
+    plains = [b"text and text and text " * 99, bytes(range(256)), b"tail"]
+    contents = [(plain, bytes([n]) * 32, [len(plain)]) for n, plain in enumerate(plains)]
+    together, singly = (FrameSealer(DATA, SALT, IDENTITY) for _ in range(2))
+    first = together.seal_all(contents[:1], codec=codec)
+    rest = together.seal_all(contents[1:], codec=codec)
+    for content in contents:
+        singly.seal(*content, codec=codec)
+    assert [*first, *rest] == together.finish().frames == singly.finish().frames
+    assert [frame.ordinal for frame in together.frames] == [0, 1, 2]

@@ -29,7 +29,7 @@ from streamd.pipeline.channel import BULK, LIVE
 from streamd.pipeline.compression import SETTINGS, CompressionChoice, name_of
 from streamd.pipeline.dedup import DedupIndex
 from streamd.pipeline.findings import Found
-from streamd.pipeline.seal import Effect, Sealer
+from streamd.pipeline.seal import Compression, Effect, Sealer
 from streamd.policy.effort import COST, Effort, Signals
 from streamd.sources.port import Outcome, Piece, ReadResult
 
@@ -374,6 +374,24 @@ def test_what_was_compressed_is_counted_by_setting() -> None:
     for other, name in (("lz4", "lz4"), ("none", "none")):
         assert name_of(CompressionChoice(other).now()) == name
     assert choice.bytes_by_setting == {"zstd:7": 1 << 20}
+
+
+def test_what_sealing_took_is_told_once_for_all_frames_of_a_batch(index, builder) -> None:
+    """Asking how long a thread has worked gives the interpreter's lock away."""
+    told: list[Effect] = []
+    asked = []
+
+    def how() -> Compression:
+        asked.append(1)
+        return SETTINGS[Effort.BALANCED]
+
+    sealer = Sealer(builder.writer, index, how, bytes, bytes, told.append)
+    arena, pieces = arena_of(builder, [bytes([n]) * 700_000 for n in range(4)])
+    content = sealer.seal_pieces(arena, pieces, (1, BULK), 0)
+    assert len(content.data.frames) == 4
+    assert [one.plain_bytes for one in told] == [2_800_000]
+    assert told[0].stored_bytes == content.data.stored_size
+    assert len(asked) == 1
 
 
 def test_the_sealer_tells_what_a_frame_took(index, builder) -> None:
