@@ -1,23 +1,22 @@
 from collections.abc import Sequence
 from typing import Any, TypeAlias, TypeVar
 
-from streamd.model.host import HostStat
+from streamd.sources.port import ReadRequest
 
 _Row: TypeAlias = tuple[Any, ...]
 _T = TypeVar("_T", bound=tuple[int, ...])
 _I = TypeVar("_I", bound=tuple[int, ...])
 
-def read_files(
-    dir_fd: int,
+def read_batch(
     flags: int,
-    names: list[bytes],
-    expected: list[HostStat],
+    groups: list[tuple[bytes, int, list[ReadRequest]]],
     arena: memoryview,
     start: int,
     quiet_ns: int,
-    directory: bytes = b"",
+    can_probe: bool,
+    sides: tuple[bytes, ...],
     /,
-) -> list[tuple[int, int] | None]: ...
+) -> list[list[tuple[int, Any] | None]]: ...
 def stat_entries(
     fd: int, names: Sequence[bytes] | None, host_stat: type[_T]
 ) -> tuple[dict[bytes, _T], dict[bytes, int]]: ...

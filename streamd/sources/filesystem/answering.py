@@ -9,7 +9,7 @@ that hangs in the midst of a call keeps that one caller: at most one at a time i
 import errno
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -87,6 +87,12 @@ class Answering:
         """Say whether anything is mounted that may hang: only then a turn is to be waited for."""
         self._read_table()
         return bool(self._states)
+
+    def may_hang_at(self, paths: Iterable[bytes]) -> bool:
+        """Say whether any of them is where `turn` could have to wait. Does not wait itself."""
+        self._read_table()
+        with self._lock:
+            return bool(self._states) and any(self._state_of(path) is not None for path in paths)
 
     @contextmanager
     def turn(self, path: bytes) -> Iterator[None]:

@@ -58,10 +58,13 @@ static void host_stat(const struct statx *from, Stat *to) {
 /* -- reading ------------------------------------------------------------------------------------ */
 
 typedef struct {
-    const char *name;
+    const char *path, *name; /* the name is the end of the path */
     Stat expected;
-    int done; /* 0: left to the Python code */
-    long long offset, birth;
+    unsigned long long generation; /* 0: not known */
+    int is_left, done;             /* to the Python code, from the start; by this code */
+    long long offset, birth;       /* in the arena, of a file */
+    char *target;                  /* of a link */
+    size_t target_length;
 } Request;
 
 static int read_fully(int fd, char *to, long long size) {
@@ -82,24 +85,25 @@ static int may_have_writer(int fd) {
 }
 
 /* Whether the path leads to this very file. */
-static int leads_to(const char *directory, const char *name, const Stat *file) {
-    char path[PATH_MAX];
-    const char *slash = directory[1] ? "/" : ""; /* "/" has one */
+static int leads_to(const char *path, const Stat *file) {
     struct statx status;
     Stat there;
-    int length = snprintf(path, sizeof path, "%s%s%s", directory, slash, name);
-    if (length < 0 || (size_t)length >= sizeof path) return 0;
     if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &status))
         return 0;
     host_stat(&status, &there);
     return there.field[INO] == file->field[INO] && there.field[DEV] == file->field[DEV];
 }
 
+/* Whether there are none; `count` is what listxattr(2) says of a list of no length. */
+static int is_without_attributes(ssize_t count) {
+    return count == 0 || (count < 0 && (errno == EOPNOTSUPP || errno == ENOSYS));
+}
+
 /* One file: 1 when it was read whole, coherent, and is as expected; else 0, and nothing is kept.
- * One that was changed after `quiet_ns` is read only if its `directory` is given, nobody has it open
- * for writing before and after, and its path leads to it in the end. */
+ * One that was changed after `quiet_ns` is read only if `can_probe` says that leases tell anything, nobody
+ * has it open for writing before and after, and its path leads to it in the end. */
 static int read_one(int dir_fd, int flags, Request *request, char *to, long long room,
-                    long long quiet_ns, const char *directory) {
+                    long long quiet_ns, int can_probe) {
     struct statx before, after;
     Stat now;
     int fd, is_young, ok = 0;
@@ -109,19 +113,15 @@ static int read_one(int dir_fd, int flags, Request *request, char *to, long long
     host_stat(&before, &now);
     if (memcmp(&now, &request->expected, sizeof now)) goto out;
     is_young = now.field[MTIME] > quiet_ns || now.field[CTIME] > quiet_ns;
-    if (is_young && (!directory || may_have_writer(fd))) goto out;
+    if (is_young && (!can_probe || may_have_writer(fd))) goto out;
     if (now.field[SIZE] > room) goto out;
     if (now.field[SIZE] > BLOCK && (long long)before.stx_blocks * 512 < now.field[SIZE]) goto out;
     if (read_fully(fd, to, now.field[SIZE])) goto out;
-    {
-        ssize_t attributes = flistxattr(fd, NULL, 0);
-        if (attributes > 0) goto out;
-        if (attributes < 0 && errno != EOPNOTSUPP && errno != ENOSYS) goto out;
-    }
+    if (!is_without_attributes(flistxattr(fd, NULL, 0))) goto out;
     if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &after)) goto out;
     host_stat(&after, &now);
     if (memcmp(&now, &request->expected, sizeof now)) goto out;
-    if (is_young && (may_have_writer(fd) || !leads_to(directory, request->name, &now))) goto out;
+    if (is_young && (may_have_writer(fd) || !leads_to(request->path, &now))) goto out;
     request->birth = before.stx_mask & STATX_BTIME ? nanoseconds(before.stx_btime) : 0;
     ok = 1;
 out:
@@ -140,72 +140,6 @@ static int take_stat(PyObject *from, Stat *to) {
         if (to->field[i] == -1 && PyErr_Occurred()) return -1;
     }
     return 0;
-}
-
-PyDoc_STRVAR(read_files_doc,
-             "read_files(dir_fd, flags, names, expected, arena, start, quiet_ns, directory=b\"\")\n"
-             "--\n\n"
-             "Read files whole into `arena` from `start` on, each open with `flags`.\n\n"
-             "Returns for each file (offset, birth time in ns), or None where it is not exactly as\n"
-             "`expected`, has attributes, or anything failed. One that was changed after `quiet_ns` is\n"
-             "read if the path of the `directory` is given, leases say that nobody writes to it before\n"
-             "and after, and its path still leads to it.");
-
-static PyObject *read_files(PyObject *self, PyObject *args) {
-    int dir_fd, flags;
-    PyObject *names, *expected, *result = NULL;
-    Py_buffer arena;
-    Py_ssize_t start, count;
-    long long quiet_ns, used;
-    const char *directory = NULL;
-    Request *requests;
-    (void)self;
-    if (!PyArg_ParseTuple(args, "iiO!O!w*nL|y", &dir_fd, &flags, &PyList_Type, &names,
-                          &PyList_Type, &expected, &arena, &start, &quiet_ns, &directory))
-        return NULL;
-    if (directory && !*directory) directory = NULL;
-    count = PyList_GET_SIZE(names);
-    requests = PyMem_Calloc((size_t)count + 1, sizeof *requests);
-    if (!requests) {
-        PyErr_NoMemory();
-        goto out;
-    }
-    if (PyList_GET_SIZE(expected) != count || start < 0 || start > arena.len) {
-        PyErr_SetString(PyExc_ValueError, "names, stats or start do not fit");
-        goto out;
-    }
-    for (Py_ssize_t i = 0; i < count; i++) {
-        char *name; /* one with a zero byte in it is refused here */
-        if (PyBytes_AsStringAndSize(PyList_GET_ITEM(names, i), &name, NULL) ||
-            take_stat(PyList_GET_ITEM(expected, i), &requests[i].expected))
-            goto out;
-        requests[i].name = name;
-    }
-    used = start;
-    Py_BEGIN_ALLOW_THREADS
-    for (Py_ssize_t i = 0; i < count; i++) {
-        Request *one = &requests[i];
-        one->offset = used;
-        one->done = read_one(dir_fd, flags, one, (char *)arena.buf + used, arena.len - used,
-                             quiet_ns, directory);
-        if (one->done) used += one->expected.field[SIZE];
-    }
-    Py_END_ALLOW_THREADS
-    result = PyList_New(count);
-    for (Py_ssize_t i = 0; result && i < count; i++) {
-        PyObject *item = requests[i].done
-                             ? Py_BuildValue("LL", requests[i].offset, requests[i].birth)
-                             : Py_NewRef(Py_None);
-        if (!item) {
-            Py_CLEAR(result);
-            break;
-        }
-        PyList_SET_ITEM(result, i, item);
-    }
-out:
-    PyMem_Free(requests);
-    PyBuffer_Release(&arena);
-    return result;
 }
 
 /* -- looking ------------------------------------------------------------------------------------ */
@@ -804,6 +738,237 @@ out:
     return result;
 }
 
+/* -- reading a batch ---------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *path;
+    int fd;               /* -1: to be opened by its path */
+    size_t first, behind; /* of its requests */
+} Group;
+
+/* A directory's own metadata, as `_read_directory` finds it: 1 when it is as expected, without attributes
+ * and no database. */
+static int read_directory(int dir_fd, int flags, Request *request) {
+    struct statx status;
+    struct stat file;
+    Handle handle;
+    Stat now;
+    int mount, ok = 0, fd = openat(dir_fd, request->name, flags | O_DIRECTORY);
+    if (fd < 0) return 0;
+    if (!is_without_attributes(flistxattr(fd, NULL, 0))) goto out;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS | STATX_BTIME, &status)) goto out;
+    host_stat(&status, &now);
+    if (memcmp(&now, &request->expected, sizeof now)) goto out;
+    if (request->generation && with_handles(fd) && !take_handle(fd, "", &handle, &mount) &&
+        generation_of(&handle) != request->generation)
+        goto out;
+    if (!fstatat(fd, "PG_VERSION", &file, AT_SYMLINK_NOFOLLOW)) goto out; /* see postgres.py */
+    if (!leads_to(request->path, &now)) goto out;
+    request->birth = status.stx_mask & STATX_BTIME ? nanoseconds(status.stx_btime) : 0;
+    ok = 1;
+out:
+    close(fd);
+    return ok;
+}
+
+/* A symbolic link, as `_read_other` finds it. */
+static int read_link(const Directory *at, Request *request) {
+    char target[PATH_MAX], path[PATH_MAX];
+    struct statx status;
+    Stat now;
+    Who who = {0};
+    ssize_t length = readlinkat(at->fd, request->name, target, sizeof target);
+    if (length < 0 || (size_t)length >= sizeof target) return 0;
+    int written = snprintf(path, sizeof path, "/proc/self/fd/%d/%s", at->fd, request->name);
+    if (written < 0 || (size_t)written >= sizeof path) return 0;
+    if (!is_without_attributes(llistxattr(path, NULL, 0))) return 0;
+    if (statx(at->fd, request->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT,
+              STATX_BASIC_STATS | STATX_BTIME, &status))
+        return 0;
+    host_stat(&status, &now);
+    if (memcmp(&now, &request->expected, sizeof now)) return 0;
+    who.name = request->name;
+    identify_one(at, &who, 0);
+    if (!who.there) return 0;
+    if (request->generation && who.generation && who.generation != request->generation) return 0;
+    if (!leads_to(request->path, &now)) return 0;
+    request->target = malloc((size_t)length + 1);
+    if (!request->target) return 0;
+    memcpy(request->target, target, (size_t)length);
+    request->target_length = (size_t)length;
+    request->birth = status.stx_mask & STATX_BTIME ? nanoseconds(status.stx_btime) : 0;
+    return 1;
+}
+
+/* All of one directory; returns how much of the arena is used then. */
+static long long read_group(const Group *group, Request *requests, int flags, char *arena,
+                            long long used, long long room, long long quiet_ns, int can_probe) {
+    Directory at = {0};
+    int is_open = 0, fd = group->fd < 0 ? open_without_links(group->path, O_PATH) : group->fd;
+    if (fd < 0) return used;
+    for (size_t i = group->first; i < group->behind; i++) {
+        Request *one = &requests[i];
+        long long type = one->expected.field[TYPE];
+        if (one->is_left) continue;
+        if (type == types[S_IFREG >> 12]) {
+            one->offset = used;
+            one->done = read_one(fd, flags, one, arena + used, room - used, quiet_ns, can_probe);
+            if (one->done) used += one->expected.field[SIZE];
+        } else if (type == types[S_IFDIR >> 12]) {
+            one->done = read_directory(fd, flags, one);
+        } else if (type == types[S_IFLNK >> 12]) {
+            if (!is_open) open_directory(fd, &at);
+            is_open = 1;
+            one->done = read_link(&at, one);
+        }
+    }
+    if (group->fd < 0) close(fd);
+    return used;
+}
+
+static int ends_with_one_of(const char *path, Py_ssize_t length, PyObject *suffixes) {
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(suffixes); i++) {
+        char *suffix;
+        Py_ssize_t size;
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(suffixes, i), &suffix, &size)) return -1;
+        if (size <= length && !memcmp(path + length - size, suffix, (size_t)size)) return 1;
+    }
+    return 0;
+}
+
+/* A ReadRequest: path, expected, tail, generation, cuts. */
+static int take_request(PyObject *from, PyObject *sides, Request *to) {
+    char *path, *slash;
+    if (!PyTuple_Check(from) || PyTuple_GET_SIZE(from) != 5) {
+        PyErr_SetString(PyExc_TypeError, "a ReadRequest is wanted");
+        return -1;
+    }
+    /* one with a zero byte in it is refused here */
+    if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(from, 0), &path, NULL) ||
+        take_stat(PyTuple_GET_ITEM(from, 1), &to->expected))
+        return -1;
+    to->generation = PyLong_AsUnsignedLongLong(PyTuple_GET_ITEM(from, 3));
+    if (PyErr_Occurred()) return -1;
+    slash = strrchr(path, '/');
+    to->path = path;
+    to->name = slash ? slash + 1 : path;
+    int is_side = ends_with_one_of(path, PyBytes_GET_SIZE(PyTuple_GET_ITEM(from, 0)), sides);
+    if (is_side < 0) return -1;
+    to->is_left = !slash || !to->name[0] || is_side || PyTuple_GET_ITEM(from, 2) != Py_None;
+    return 0;
+}
+
+static PyObject *new_read(const Request *from) {
+    if (!from->done) return Py_NewRef(Py_None);
+    if (from->expected.field[TYPE] == types[S_IFREG >> 12])
+        return Py_BuildValue("LL", from->birth, from->offset);
+    return Py_BuildValue("Ly#", from->birth, from->target ? from->target : "",
+                         (Py_ssize_t)from->target_length);
+}
+
+/* [(directory, fd, [ReadRequest])] to groups and requests; nonzero with an exception set. */
+static int take_groups(PyObject *list, PyObject *sides, Group *groups, Request *requests,
+                       size_t total) {
+    size_t at = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list); i++) {
+        PyObject *items = PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 2);
+        char *path;
+        long fd = PyLong_AsLong(PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 1));
+        if (fd == -1 && PyErr_Occurred()) return -1;
+        if (PyBytes_AsStringAndSize(PyTuple_GET_ITEM(PyList_GET_ITEM(list, i), 0), &path, NULL))
+            return -1;
+        groups[i].path = path;
+        groups[i].fd = fd < 0 || fd > INT_MAX ? -1 : (int)fd;
+        groups[i].first = at;
+        for (Py_ssize_t j = 0; j < PyList_GET_SIZE(items) && at < total; j++)
+            if (take_request(PyList_GET_ITEM(items, j), sides, &requests[at++])) return -1;
+        groups[i].behind = at;
+    }
+    return 0;
+}
+
+/* How many requests there are; -1 with an exception set. */
+static Py_ssize_t count_requests(PyObject *groups) {
+    Py_ssize_t total = 0;
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(groups); i++) {
+        PyObject *group = PyList_GET_ITEM(groups, i);
+        if (!PyTuple_Check(group) || PyTuple_GET_SIZE(group) != 3 ||
+            !PyList_Check(PyTuple_GET_ITEM(group, 2))) {
+            PyErr_SetString(PyExc_TypeError, "a directory, its descriptor and its requests");
+            return -1;
+        }
+        total += PyList_GET_SIZE(PyTuple_GET_ITEM(group, 2));
+    }
+    return total;
+}
+
+static PyObject *new_reads(const Group *groups, Py_ssize_t count, const Request *requests) {
+    PyObject *result = PyList_New(count);
+    for (Py_ssize_t i = 0; result && i < count; i++) {
+        size_t size = groups[i].behind - groups[i].first;
+        PyObject *found = PyList_New((Py_ssize_t)size);
+        for (size_t j = 0; found && j < size; j++) {
+            PyObject *read = new_read(&requests[groups[i].first + j]);
+            if (read) PyList_SET_ITEM(found, (Py_ssize_t)j, read);
+            else Py_CLEAR(found);
+        }
+        if (found) PyList_SET_ITEM(result, i, found);
+        else Py_CLEAR(result);
+    }
+    return result;
+}
+
+PyDoc_STRVAR(read_batch_doc,
+             "read_batch(flags, groups, arena, start, quiet_ns, can_probe, sides)\n--\n\n"
+             "Read what is ordinary of some directories, each (path, fd, [ReadRequest]); without an fd,\n"
+             "-1, it is opened by its path, in which no link may be. Files go into `arena` from `start`\n"
+             "on; names that end with one of `sides` are not read.\n\n"
+             "Returns for each directory a list: of a file (birth time in ns, offset), of a directory or\n"
+             "a link (birth time, target), or None where it is not exactly as expected, has attributes,\n"
+             "or anything failed. A file that was changed after `quiet_ns` is read if `can_probe`,\n"
+             "leases say that nobody writes to it before and after, and its path still leads to it.");
+
+static PyObject *read_batch(PyObject *self, PyObject *args) {
+    int flags, can_probe;
+    PyObject *list, *sides, *result = NULL;
+    Py_buffer arena;
+    Py_ssize_t start, count, total;
+    long long quiet_ns, used;
+    Group *groups = NULL;
+    Request *requests = NULL;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "iO!w*nLpO!", &flags, &PyList_Type, &list, &arena, &start, &quiet_ns,
+                          &can_probe, &PyTuple_Type, &sides))
+        return NULL;
+    count = PyList_GET_SIZE(list);
+    total = count_requests(list);
+    if (total < 0) goto out;
+    if (start < 0 || start > arena.len) {
+        PyErr_SetString(PyExc_ValueError, "the start is not in the arena");
+        goto out;
+    }
+    groups = PyMem_Calloc((size_t)count + 1, sizeof *groups);
+    requests = PyMem_Calloc((size_t)total + 1, sizeof *requests);
+    if (!groups || !requests) {
+        PyErr_NoMemory();
+        goto out;
+    }
+    if (take_groups(list, sides, groups, requests, (size_t)total)) goto out;
+    used = start;
+    Py_BEGIN_ALLOW_THREADS
+    for (Py_ssize_t i = 0; i < count; i++)
+        used = read_group(&groups[i], requests, flags, arena.buf, used, arena.len, quiet_ns,
+                          can_probe);
+    Py_END_ALLOW_THREADS
+    result = new_reads(groups, count, requests);
+out:
+    for (Py_ssize_t i = 0; requests && i < total; i++) free(requests[i].target);
+    PyMem_Free(groups);
+    PyMem_Free(requests);
+    PyBuffer_Release(&arena);
+    return result;
+}
+
 /* -- writing ------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -907,7 +1072,7 @@ static PyObject *set_types(PyObject *self, PyObject *args) {
 }
 
 static PyMethodDef methods[] = {
-    {"read_files", read_files, METH_VARARGS, read_files_doc},
+    {"read_batch", read_batch, METH_VARARGS, read_batch_doc},
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
     {"stat_unlike", stat_unlike, METH_VARARGS, stat_unlike_doc},
     {"identify", identify, METH_VARARGS, identify_doc},

@@ -8,14 +8,15 @@ from. `STREAMD_NO_BULK` in the environment leaves it out, to compare.
 
 import os
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from streamd.model.host import HostStat, Identity
-from streamd.sources.port import KnownRow
+from streamd.sources.port import KnownRow, ReadRequest
 
-ReadFiles = Callable[
-    [int, int, list[bytes], list[HostStat], memoryview, int, int, bytes],
-    list[tuple[int, int] | None],
+Group = tuple[bytes, int, list[ReadRequest]]  # a directory; its descriptor or -1; what of it
+ReadBatch = Callable[
+    [int, list[Group], memoryview, int, int, bool, tuple[bytes, ...]],
+    list[list[tuple[int, Any] | None]],  # time of birth; offset of a file, target of a link
 ]
 StatEntries = Callable[
     [int, Sequence[bytes] | None, type[HostStat]],
@@ -39,7 +40,7 @@ Look = Callable[
 class Bulk(NamedTuple):
     """What the compiled module does; None where it is not there."""
 
-    read_files: ReadFiles | None = None
+    read_batch: ReadBatch | None = None
     stat_entries: StatEntries | None = None
     stat_unlike: StatUnlike | None = None
     write_files: WriteFiles | None = None
@@ -56,11 +57,11 @@ def _load() -> Bulk:
         return Bulk()
     from streamd.sources.filesystem.kinds import TYPES
 
-    if not hasattr(_bulk, "look"):  # built from an older bulk.c
+    if not hasattr(_bulk, "read_batch"):  # built from an older bulk.c
         return Bulk()
     _bulk.set_types(TYPES)
     return Bulk(
-        _bulk.read_files,
+        _bulk.read_batch,
         _bulk.stat_entries,
         _bulk.stat_unlike,
         _bulk.write_files,
@@ -70,7 +71,7 @@ def _load() -> Bulk:
 
 
 _LOADED: Final = _load()
-read_files: ReadFiles | None = _LOADED.read_files
+read_batch: ReadBatch | None = _LOADED.read_batch
 stat_entries: StatEntries | None = _LOADED.stat_entries
 stat_unlike: StatUnlike | None = _LOADED.stat_unlike
 write_files: WriteFiles | None = _LOADED.write_files

@@ -12,6 +12,7 @@ from streamd.sources.filesystem import ahead, native, sqlite
 from streamd.sources.filesystem.ahead import ReadAhead
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
+from streamd.sources.filesystem.attributes import read_xattrs
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import (
@@ -29,7 +30,6 @@ from streamd.sources.filesystem.reading import (
     is_expected,
     joined_stat,
     open_file,
-    read_xattrs,
     side_result,
 )
 from streamd.sources.filesystem.scope import TreeScope, split

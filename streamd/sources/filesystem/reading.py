@@ -2,7 +2,7 @@
 
 import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -12,6 +12,7 @@ from streamd.model.host import HostStat
 from streamd.sources.filesystem import bulk, native, sqlite
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import ArenaPool
+from streamd.sources.filesystem.attributes import read_xattrs
 from streamd.sources.filesystem.cloning import Cloner
 from streamd.sources.filesystem.coherence import RECENT_US, TRIES, is_coherent, pause, settle
 from streamd.sources.filesystem.content import Chunking, extents, is_sparse, read_fully
@@ -45,6 +46,7 @@ _BROKEN: Final = frozenset(
         errno.ENFILE,
     }
 )
+_Done = list[ReadResult | None]  # of one directory; None: not read yet
 _access_time_kept = {"possible": True}
 
 
@@ -72,27 +74,6 @@ def open_file(name: bytes, dir_fd: int, *, flags: int = _OPEN_FLAGS) -> int:
             _access_time_kept["possible"] = False  # files of others: do not try for each again
             return fd
     return os.open(name, flags, dir_fd=dir_fd)
-
-
-def read_xattrs(target: int | bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """Return extended attributes, ACLs among them, by name; empty where there is no such thing."""
-    follow = isinstance(target, int)
-    try:
-        names = os.listxattr(target, follow_symlinks=follow)
-    except OSError as error:
-        if error.errno in {errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}:
-            return ()
-        raise
-    if not names:
-        return ()
-    found = []
-    for name in names:
-        try:
-            found.append((os.fsencode(name), os.getxattr(target, name, follow_symlinks=follow)))
-        except OSError as error:
-            if error.errno not in {errno.ENODATA, errno.EACCES, errno.EPERM, errno.EOPNOTSUPP}:
-                raise
-    return tuple(sorted(found))
 
 
 def is_expected(fd: int, status: os.stat_result, request: ReadRequest) -> bool:
@@ -178,15 +159,13 @@ class BatchReader:
 
     def run(self) -> ReadBatch:
         """Return the results, in the order of the requests."""
+        groups = [(at, list(group)) for at, group in groupby(self._requests, key=_directory_of)]
         try:
             results: list[ReadResult] = []
-            for directory, group in groupby(self._requests, key=_directory_of):
-                requests = list(group)
-                try:
-                    with self._answering.turn(directory):
-                        results += self._read_group(directory, requests)
-                except OSError as error:
-                    results += [failure(request, error) for request in requests]
+            for (directory, requests), done in zip(groups, self._read_local(groups), strict=True):
+                if None in done:
+                    self._read_rest(directory, requests, done)
+                results += [each for each in done if each is not None]
             self._name()
         finally:
             if self._directory_fd >= 0:
@@ -194,59 +173,76 @@ class BatchReader:
         arena = self._arena[: self._used]
         return ReadBatch(arena, results, self._used, self._read_seconds, self._hash_seconds)
 
-    def _read_group(self, directory: bytes, requests: list[ReadRequest]) -> list[ReadResult]:
-        """Read entries of one directory: the ordinary ones in one go, the others singly."""
-        try:
-            self._enter(directory)
-        except OSError as error:
-            return [failure(request, error) for request in requests]
-        done: list[ReadResult | None] = [None] * len(requests)
-        if bulk.read_files is not None:
-            self._read_ordinary(bulk.read_files, requests, done)
-        return [
-            self._read(request) if result is None else result
-            for request, result in zip(requests, done, strict=True)
-        ]
+    def _read_local(self, groups: list[tuple[bytes, list[ReadRequest]]]) -> list[_Done]:
+        """Read what is ordinary of all directories in one go, but where somebody may wait for ever.
 
-    def _read_ordinary(
-        self,
-        read_files: bulk.ReadFiles,
-        requests: list[ReadRequest],
-        done: list[ReadResult | None],
-    ) -> None:
-        """Read regular files that are exactly as they were examined; fill in `done`."""
-        sides = sqlite.SIDE_SUFFIXES if self._copier is not None else ()
-        places = [
+        A mount that may hang wants a turn of its own, also one at a directory that is described.
+        """
+        done: list[_Done] = [[None] * len(requests) for _, requests in groups]
+        local = [
             at
-            for at, (path, expected, tail, _, _) in enumerate(requests)
-            if expected.type == _REGULAR and tail is None and not path.endswith(sides)
+            for at, (directory, requests) in enumerate(groups)
+            if not self._answering.may_hang_at(_touched(directory, requests))
         ]
+        self._read_ordinary(
+            [(groups[at][0], -1, groups[at][1]) for at in local], [done[at] for at in local]
+        )
+        return done
+
+    def _read_rest(self, directory: bytes, requests: list[ReadRequest], done: _Done) -> None:
+        """Read what is not done of a directory, singly; all of `done` is filled in then."""
+        try:
+            with self._answering.turn(directory):
+                self._enter(directory)
+                if not any(done):  # the way to it may have had a link, or it may hang
+                    self._read_entered(directory, requests, done)
+                for at, request in enumerate(requests):
+                    if done[at] is None:
+                        done[at] = self._read(request)
+        except OSError as error:
+            for at, request in enumerate(requests):
+                done[at] = done[at] or failure(request, error)
+
+    def _read_entered(self, directory: bytes, requests: list[ReadRequest], done: _Done) -> None:
+        """Read what is ordinary of one open directory, but directories: they may be mounts."""
+        places = [at for at, each in enumerate(requests) if each.expected.type != _DIRECTORY]
+        found: _Done = [None] * len(places)
+        group = (directory, self._directory_fd, [requests[at] for at in places])
+        self._read_ordinary([group], [found])
+        for at, result in zip(places, found, strict=True):
+            done[at] = result
+
+    def _read_ordinary(self, groups: list[bulk.Group], done: list[_Done]) -> None:
+        """Read what is exactly as it was examined, where there is the compiled module."""
+        if bulk.read_batch is None or not groups:
+            return
         began = self._clock.monotonic()
-        start = len(self._directory) + (self._directory != b"/")
-        stats = [requests[at].expected for at in places]
-        got = read_files(
-            self._directory_fd,
+        got = bulk.read_batch(
             _OPEN_FLAGS | os.O_NOATIME,
-            [requests[at].path[start:] for at in places],
-            stats,
+            groups,
             self._arena,
             self._used,
             (self._now_us - RECENT_US) * 1000,
-            self._directory if native.can_probe() else b"",
+            native.can_probe(),
+            sqlite.SIDE_SUFFIXES if self._copier is not None else (),
         )
-        loaded = self._clock.monotonic()
+        self._read_seconds += self._clock.monotonic() - began
         unnamed, uncut, small_max = self._unnamed, self._uncut, self._chunking.small_file_max
-        for at, expected, read in zip(places, stats, got, strict=True):
-            if read is None:
-                continue
-            size = expected.size
-            offset, birth = read
-            done[at] = result = ReadResult(_OK, expected, btime_ns=birth, is_ordinary=True)
-            if size:
-                (unnamed if size <= small_max else uncut).append((result, offset, size))
-            self._used = offset + size
-            self._reserved -= size
-        self._read_seconds += loaded - began
+        for (_, _, requests), reads, results in zip(groups, got, done, strict=True):
+            for at, read in enumerate(reads):
+                if read is None:
+                    continue
+                birth, what = read
+                expected = requests[at].expected
+                if expected.type != _REGULAR:
+                    results[at] = ReadResult(_OK, expected, target=what, btime_ns=birth)
+                    continue
+                size = expected.size
+                results[at] = result = ReadResult(_OK, expected, btime_ns=birth, is_ordinary=True)
+                if size:
+                    (unnamed if size <= small_max else uncut).append((result, what, size))
+                self._used = what + size
+                self._reserved -= size
 
     def _name(self) -> None:
         """Give ordinary files their chunks, all of the batch in one call for each kind."""
@@ -478,3 +474,11 @@ class BatchReader:
 
 def _directory_of(request: ReadRequest) -> bytes:
     return request.path.rpartition(b"/")[0] or b"/"
+
+
+def _touched(directory: bytes, requests: list[ReadRequest]) -> Iterator[bytes]:
+    """Yield where something may be mounted that reading these touches."""
+    yield directory
+    for request in requests:
+        if request.expected.type == _DIRECTORY:
+            yield request.path

@@ -64,15 +64,26 @@ def source_of(tree) -> FilesystemSource:
 @pytest.fixture
 def singly(monkeypatch):
     def use() -> None:
-        monkeypatch.setattr(bulk, "read_files", None)
+        monkeypatch.setattr(bulk, "read_batch", None)
         monkeypatch.setattr(bulk, "stat_entries", None)
         monkeypatch.setattr(bulk, "stat_unlike", None)
 
     return use
 
 
+def read_files(fd, names, expected, arena, start, quiet_ns, directory=b""):
+    """Read from an open directory, and from one that is opened by its path."""
+    requests = [
+        ReadRequest((directory or b"/x") + b"/" + name, each)
+        for name, each in zip(names, expected, strict=True)
+    ]
+    group, probe = (directory or b"/x", fd, requests), bool(directory)
+    (got,) = bulk.read_batch(os.O_RDONLY, [group], arena, start, quiet_ns, probe, ())
+    return got
+
+
 def test_the_module_is_built_where_there_is_a_compiler():
-    assert bulk.read_files is not None
+    assert bulk.read_batch is not None
     assert bulk.stat_entries is not None
 
 
@@ -113,12 +124,12 @@ def test_ordinary_files_are_read_by_the_module(many):
         names = [b"file-9", b"with-attribute", b"sparse", b"gone", b"file-2"]
         expected = [entries.get(name, entries[b"file-1"]) for name in names]
         quiet_ns = LaterClock().now_us() * 1000
-        got = bulk.read_files(fd, os.O_RDONLY, names, expected, arena, 10, quiet_ns)
+        got = read_files(fd, names, expected, arena, 10, quiet_ns)
     finally:
         os.close(fd)
     assert [read is not None for read in got] == [True, False, False, False, True]
     assert arena[10 : 10 + 9 * 997] == (many.root / "file-9").read_bytes()
-    assert got[4][0] == 10 + 9 * 997
+    assert got[4][1] == 10 + 9 * 997
 
 
 @pytest.mark.parametrize("what", ["grown", "replaced", "touched", "young", "no room"])
@@ -141,9 +152,7 @@ def test_what_is_not_as_expected_is_left_alone(many, what):
     fd = os.open(many.root, os.O_RDONLY)
     try:
         arena = memoryview(bytearray(size))
-        assert bulk.read_files(fd, os.O_RDONLY, [b"file-5"], [expected], arena, 0, quiet_ns) == [
-            None
-        ]
+        assert read_files(fd, [b"file-5"], [expected], arena, 0, quiet_ns) == [None]
     finally:
         os.close(fd)
 
@@ -165,9 +174,7 @@ def test_a_file_that_was_just_changed_is_read_if_nobody_writes_to_it(many, what)
         writer.close()
     try:
         arena, quiet_ns = memoryview(bytearray(1 << 20)), expected.ctime_ns - 1
-        (got,) = bulk.read_files(
-            fd, os.O_RDONLY, [b"file-5"], [expected], arena, 0, quiet_ns, directory
-        )
+        (got,) = read_files(fd, [b"file-5"], [expected], arena, 0, quiet_ns, directory)
     finally:
         os.close(fd)
         if writer is not None:
@@ -205,14 +212,28 @@ def test_young_files_read_the_same(many, singly):
 
 def test_wrong_arguments_are_refused(many, tmp_path: Path):
     expected = many.request("file-5").expected
-    with pytest.raises(ValueError):
-        bulk.read_files(0, 0, [b"a\0b"], [expected], memoryview(bytearray(1)), 0, 0)
-    with pytest.raises(ValueError):
-        bulk.read_files(0, 0, [b"a"], [], memoryview(bytearray(1)), 0, 0)
-    with pytest.raises(ValueError):
-        bulk.read_files(0, 0, [b"a"], [expected], memoryview(bytearray(1)), 2, 0)
+    request, arena = ReadRequest(b"/a", expected), memoryview(bytearray(1))
+    for group, error in (
+        ((b"/", 0, [request._replace(path=b"/a\0b")]), ValueError),
+        ((b"/\0", 0, [request]), ValueError),
+        ((b"/", 0, [request._replace(expected=(1, 2))]), TypeError),
+        ((b"/", 0, [request._replace(generation=-1)]), OverflowError),
+        ((b"/", 0, [request._replace(generation=None)]), TypeError),
+        ((b"/", 0, [request[:4]]), TypeError),
+        ((b"/", 0, (request,)), TypeError),
+        (("/", 0, [request]), TypeError),
+        ((b"/", None, [request]), TypeError),
+        ((b"/", 0), TypeError),
+        ([b"/", 0, [request]], TypeError),
+    ):
+        with pytest.raises(error):
+            bulk.read_batch(0, [group], arena, 0, 0, False, ())
+    for start in (-1, 2):
+        with pytest.raises(ValueError, match="start"):
+            bulk.read_batch(0, [], arena, start, 0, False, ())
     with pytest.raises(TypeError):
-        bulk.read_files(0, 0, [b"a"], [(1, 2)], memoryview(bytearray(1)), 0, 0)
+        bulk.read_batch(0, [(b"/", 0, [request])], arena, 0, 0, False, ("x",))
+    assert bulk.read_batch(0, [], arena, 1, 0, False, ()) == []
     with pytest.raises(OSError):
         bulk.stat_entries(-1, None, type(expected))
 

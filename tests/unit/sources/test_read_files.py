@@ -14,7 +14,7 @@ from streamd.sources.port import Outcome, ReadRequest
 @pytest.fixture(autouse=True)
 def in_python(monkeypatch):
     """What a coherent read is says the code in Python; test_bulk.py compares the module with it."""
-    monkeypatch.setattr(bulk, "read_files", None)
+    monkeypatch.setattr(bulk, "read_batch", None)
 
 
 def read_one(source, request):
