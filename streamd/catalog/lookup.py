@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from streamd.catalog.inodes import Inodes
 from streamd.catalog.rows import filled, marks
 from streamd.model.entry import EntryType, FileVersion
 from streamd.model.host import HostStat
@@ -37,8 +38,12 @@ def node_row(row: Sequence[Any]) -> NodeRow:
 class TreeLookup:
     """Read-only questions about one source's tree. One thread at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, source: int, inodes: Inodes | None = None
+    ) -> None:
+        """Ask `connection`; `inodes` knows all that can have been recorded of the source."""
         self._connection = connection
+        self._inodes = inodes
         self.source = source
         self.root = -source
 
@@ -66,6 +71,8 @@ class TreeLookup:
 
     def by_inode(self, dev: int, ino: int) -> NodeRow | None:
         """Return the file with this identity, if it is known."""
+        if self._inodes is not None and not self._inodes.may_hold([ino]):
+            return None
         row = self._connection.execute(
             f"SELECT {NODE_COLUMNS} FROM node n"
             " WHERE n.ino = ? AND n.dev = ? AND n.source = ? AND n.links > 0"
@@ -77,7 +84,10 @@ class TreeLookup:
     def by_inodes(self, identities: Sequence[tuple[int, int]]) -> dict[tuple[int, int], NodeRow]:
         """Return the known files among (dev, ino), as `by_inode` does one by one."""
         found: dict[tuple[int, int], NodeRow] = {}
-        for part in filled([ino for _, ino in identities]):
+        numbers = [ino for _, ino in identities]
+        if self._inodes is not None and not self._inodes.may_hold(numbers):
+            return found
+        for part in filled(numbers):
             rows = self._connection.execute(
                 f"SELECT {NODE_COLUMNS} FROM node n WHERE n.ino IN ({marks(len(part))})"
                 " AND n.source = ? AND n.links > 0 ORDER BY n.fid",

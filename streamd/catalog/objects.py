@@ -196,6 +196,11 @@ def find_chunks(connection: sqlite3.Connection, ids: Sequence[bytes]) -> dict[by
     return found
 
 
+def has_chunks(connection: sqlite3.Connection) -> bool:
+    """Say whether any chunk is known."""
+    return connection.execute("SELECT 1 FROM chunk LIMIT 1").fetchone() is not None
+
+
 def add_chunks(connection: sqlite3.Connection, number: int, ids: Iterable[bytes]) -> None:
     """Remember that an object holds these chunks."""
     found = [(chunk, number) for chunk in sorted(ids)]

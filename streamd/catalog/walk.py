@@ -5,6 +5,7 @@ from collections.abc import Callable
 from threading import Lock
 from typing import Any, Final, TypeVar
 
+from streamd.catalog.inodes import Inodes
 from streamd.catalog.lookup import NODE_COLUMNS, NodeRow, TreeLookup, node_row
 from streamd.model.entry import EntryType
 
@@ -25,8 +26,11 @@ STAT: Final = 3
 class WalkLookup(TreeLookup):
     """Read-only questions about one source's tree. One thread at a time."""
 
-    def __init__(self, connection: sqlite3.Connection, source: int) -> None:
-        super().__init__(connection, source)
+    def __init__(
+        self, connection: sqlite3.Connection, source: int, inodes: Inodes | None = None
+    ) -> None:
+        """As a `TreeLookup`."""
+        super().__init__(connection, source, inodes)
         self._guard = Lock()
         self._users = 0
         self._is_closing = False

@@ -17,6 +17,7 @@ import msgspec
 from streamd import __version__
 from streamd.catalog import dirty
 from streamd.catalog.db import INDEX_CACHE_KIB, Catalog
+from streamd.catalog.inodes import watched
 from streamd.catalog.journal import inherit_coverage, next_fid_floor
 from streamd.catalog.objects import ObjectState
 from streamd.catalog.tree import load_source
@@ -95,12 +96,21 @@ class Host(msgspec.Struct):
         identity = SourceIdentity(name, keys.source_id(name), SourceInfo(name, source.path_bytes))
         state = await self.catalog.write(load_source, name, identity.id)
         await self.catalog.write(inherit_coverage, name, state.info)
+        inodes = await self.catalog.read(watched, self.journal.inodes, state.number)
         past = await self.catalog.write(take, name)
         made, thread = self.sources.make(name, source, now=now)
         self.meters.metrics.add_source(name, source.rpo_seconds)
         is_files = source.kind == "filesystem"
         return Protection(
-            stream=Stream(made, identity, InFlight(), state.number, lambda _, __: None, thread),
+            stream=Stream(
+                made,
+                identity,
+                InFlight(),
+                state.number,
+                lambda _, __: None,
+                thread,
+                inodes=inodes,
+            ),
             pipeline=self.pipeline,
             catalog=self.catalog,
             threads=self.threads,

@@ -84,7 +84,7 @@ class Protection:
         self._meters = meters
         self._has_remote = has_remote
         self._terms = terms = terms or Terms()
-        self._lookup = WalkLookup(catalog.open_reader(), stream.number)
+        self._lookup = WalkLookup(catalog.open_reader(), stream.number, stream.inodes)
         self._turn = asyncio.Lock()
         self._gaps = OpenGaps()
         self._fuzzy, self._fuzzy_found = dict[bytes, int](), asyncio.Event()

@@ -17,6 +17,7 @@ from streamd.catalog import cuts, dirty, objects
 from streamd.catalog.census import add_names
 from streamd.catalog.db import put_value
 from streamd.catalog.dirty import Depth, DirtyPlace, Problem
+from streamd.catalog.inodes import Inodes
 from streamd.catalog.journal import JournalHead, blind_since, load_head, store_head
 from streamd.catalog.lookup import TreeLookup
 from streamd.catalog.objects import ObjectState
@@ -82,6 +83,7 @@ class Journal:
         self._writer = writer
         self._clock = clock
         self._epoch = 0  # opened by us; in force only if the transaction that opened it committed
+        self.inodes = Inodes()  # of all that is recorded from now on, if somebody wants to know
         self._put_state = ObjectState.LOCAL if has_remote else ObjectState.VAULT
 
     # -- objects ---------------------------------------------------------------------------------
@@ -212,6 +214,7 @@ class Journal:
                 controls[source.name] = []
                 trees[source.name] = TreeWriter(connection, state)
             dropped += self._apply(trees[source.name], group)
+            self._know_inodes(group)
             for entry in group:
                 controls[source.name] += self._controls(connection, entry, at_us)
         buried = {name: tree.finish() for name, tree in trees.items()}
@@ -371,6 +374,11 @@ class Journal:
                 first_us[number] = min(since, first_us.get(number, since))
         objects.wait_for(connection, last, first_us)
         return head
+
+    def _know_inodes(self, group: Sequence[Entry]) -> None:
+        """Remember which files are recorded, before anybody can see that they are."""
+        if self.inodes.is_watching:
+            self.inodes.add([one.stat.ino for entry in group for one in entry.ready.intents])
 
     @staticmethod
     def _know_chunks(connection: sqlite3.Connection, entries: Sequence[Entry]) -> None:

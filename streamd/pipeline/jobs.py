@@ -8,6 +8,7 @@ from typing import Protocol
 import msgspec
 from msgspec import field
 
+from streamd.catalog.inodes import Inodes
 from streamd.catalog.tree import Intent
 from streamd.model.record import Gap, Mark
 from streamd.pipeline.commit import SourceIdentity
@@ -48,6 +49,7 @@ class Stream(msgspec.Struct):
     on_committed: Callable[[Ready, int], None]  # finding, instant of the record
     slow: Executor | None = None  # a thread of its own, where reading means waiting for a program
     new_fid: Callable[[], int] | None = None  # for files that replace others in the midst of it
+    inodes: Inodes | None = None  # all of them, if the source is new
 
 
 class Job(msgspec.Struct):

@@ -22,6 +22,7 @@ from vaultbuilder import documents_of
 
 from streamd.catalog import dirty, objects
 from streamd.catalog.db import FILE_NAME, Catalog
+from streamd.catalog.inodes import watched
 from streamd.catalog.journal import next_fid_floor
 from streamd.catalog.tree import load_source
 from streamd.daemon.protection import Protection
@@ -284,7 +285,14 @@ class SimHost:
         identity = SourceIdentity("sim", keys.source_id("sim"), info)
         state = await self.catalog.write(load_source, "sim", identity.id)
         protection = Protection(
-            stream=Stream(self.source, identity, InFlight(), state.number, lambda _, __: None),
+            stream=Stream(
+                self.source,
+                identity,
+                InFlight(),
+                state.number,
+                lambda _, __: None,
+                inodes=await self.catalog.read(watched, self.journal.inodes, state.number),
+            ),
             pipeline=self.pipeline,
             catalog=self.catalog,
             threads=None,

@@ -25,6 +25,7 @@ from streamd.format.frame import (
 )
 from streamd.model.entry import EntryType, FileVersion, VersionFlag
 from streamd.model.host import HostStat
+from streamd.pipeline import dedup
 from streamd.pipeline.channel import BULK, LIVE
 from streamd.pipeline.compression import SETTINGS, CompressionChoice, name_of
 from streamd.pipeline.dedup import DedupIndex
@@ -107,7 +108,39 @@ def test_what_was_given_up_is_new_again(index) -> None:
     assert index.claim([b"a" * 32], (1, LIVE), 4)[0] == {b"a" * 32}
 
 
+def test_a_new_catalog_is_asked_only_for_chunks_that_were_met(catalog, index, monkeypatch) -> None:
+    asked: list[bytes] = []
+    find = objects.find_chunks
+
+    def noting(connection: sqlite3.Connection, ids: list[bytes]) -> dict[bytes, int]:
+        asked.extend(ids)
+        return find(connection, ids)
+
+    monkeypatch.setattr(objects, "find_chunks", noting)
+    assert index.claim([b"a" * 32, b"b" * 32], (1, LIVE), 0)[0] == {b"a" * 32, b"b" * 32}
+    number = store(catalog, "p1", b"a" * 32)
+    index.settle([b"a" * 32, b"b" * 32])  # one was committed, one was given up
+    assert not asked
+    ids = [b"a" * 32, b"b" * 32, b"c" * 32]
+    assert index.claim(ids, (2, BULK), 0) == ({b"b" * 32, b"c" * 32}, {number})
+    assert asked == ids[:2]
+
+
+def test_a_catalog_with_more_chunks_than_are_kept_in_memory_is_asked_for_all(
+    catalog, index, monkeypatch
+) -> None:
+    monkeypatch.setattr(dedup, "SEEN_MAX", 3)
+    numbers = {}
+    for at in range(5):
+        chunk = b"%032d" % at
+        assert index.claim([chunk], (1, LIVE), at) == ({chunk}, set())
+        numbers[chunk] = store(catalog, f"p{at}", chunk)
+        index.settle([chunk])
+    assert index.claim(list(numbers), (1, LIVE), 9) == (set(), set(numbers.values()))
+
+
 def test_closing_waits_for_a_thread_that_is_asking(catalog, monkeypatch) -> None:
+    store(catalog, "p1", b"b" * 32)
     index, begun, closed = DedupIndex(catalog.open_reader), threading.Event(), threading.Event()
     find = objects.find_chunks
 
