@@ -7,7 +7,10 @@ that arrives in between resets the row, so it is looked at again. After a crash 
 import sqlite3
 from collections.abc import Iterable, Mapping
 from enum import IntEnum
+from operator import itemgetter
 from typing import Final, NamedTuple
+
+from streamd.catalog.rows import insert_rows
 
 EVER: Final = 1  # an age: whatever happened before was never captured
 LATER: Final = 1 << 62  # an age: nothing is known to be missed, as in a periodic comparison
@@ -41,14 +44,15 @@ def note(
 
     One that is known keeps its age, unless a survey has it already.
     """
-    connection.executemany(
-        "INSERT INTO dirty (source, path, deep, first_us) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET"
+    insert_rows(
+        connection,
+        "INSERT INTO dirty (source, path, deep, first_us)",
+        [(source, path, int(depth), since_us) for path, depth in places.items()],
+        "ON CONFLICT DO UPDATE SET"
         "   deep = CASE WHEN picked = 0 THEN max(deep, excluded.deep) ELSE excluded.deep END,"
         "   first_us = CASE WHEN picked = 0 THEN min(first_us, excluded.first_us)"
         "     ELSE excluded.first_us END,"
         "   picked = 0",
-        [(source, path, int(depth), since_us) for path, depth in places.items()],
     )
 
 
@@ -58,14 +62,12 @@ def pick(
     """Hand out the oldest unpicked places to survey number `survey`: a scan's, or all others."""
     comparison = "=" if scan else "<"
     rows = connection.execute(
-        "SELECT path, deep, first_us FROM dirty"
-        f" WHERE source = ? AND picked = 0 AND deep {comparison} 2 ORDER BY first_us LIMIT ?",
-        (source, limit),
+        "UPDATE dirty SET picked = ?1 WHERE source = ?2 AND path IN (SELECT path FROM dirty"
+        f" WHERE source = ?2 AND picked = 0 AND deep {comparison} 2 ORDER BY first_us LIMIT ?3)"
+        " RETURNING path, deep, first_us",
+        (survey, source, limit),
     ).fetchall()
-    connection.executemany(
-        "UPDATE dirty SET picked = ? WHERE source = ? AND path = ?",
-        [(survey, source, path) for path, _, _ in rows],
-    )
+    rows.sort(key=itemgetter(2, 0))  # they come in any order
     if rows:
         oldest = min(first_us for _, _, first_us in rows)
         connection.execute(

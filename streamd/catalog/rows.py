@@ -18,23 +18,28 @@ _ASKED_AT_ONCE: Final = (1, 4, 16, 64, 128, 256)  # parameters, or places of sev
 ASKED_MAX: Final = _ASKED_AT_ONCE[-1]
 
 
-def insert_rows(connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]]) -> None:
-    """Write rows of one width by the statement that begins with `into`, INSERT INTO a table."""
+def insert_rows(
+    connection: sqlite3.Connection, into: str, rows: Sequence[tuple[Any, ...]], or_else: str = ""
+) -> None:
+    """Write rows of one width by the statement that begins with `into`, INSERT INTO a table.
+
+    `or_else` is its ON CONFLICT clause.
+    """
     if not rows:
         return
     width, at = len(rows[0]), 0
     for count in _INSERTED_AT_ONCE:
         while len(rows) - at >= count:
             values = list(chain.from_iterable(rows[at : at + count]))
-            connection.execute(_insertion(into, count, width), values)
+            connection.execute(_insertion(into, count, width, or_else), values)
             at += count
     if at < len(rows):
-        connection.executemany(_insertion(into, 1, width), rows[at:])
+        connection.executemany(_insertion(into, 1, width, or_else), rows[at:])
 
 
 @lru_cache(256)
-def _insertion(into: str, count: int, width: int) -> str:
-    return f"{into} VALUES {places(count, width)}"
+def _insertion(into: str, count: int, width: int, or_else: str) -> str:
+    return f"{into} VALUES {places(count, width)} {or_else}"
 
 
 @lru_cache(256)

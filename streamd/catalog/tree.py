@@ -17,7 +17,7 @@ import msgspec
 from streamd.catalog.known import Known
 from streamd.catalog.lookup import DEPTH_MAX
 from streamd.catalog.rows import insert_rows
-from streamd.format import batch, state_sum
+from streamd.format import batch
 from streamd.model.entry import Dirent, EntryType, SourceInfo
 from streamd.model.host import HostStat
 from streamd.model.ids import ROOT_FID, Fid, SourceId
@@ -25,9 +25,16 @@ from streamd.model.record import SOURCE_KEY, Op, dirent_key, version_key
 from streamd.policy.toll import Toll
 
 CHILDREN_MAX = 1000  # of a directory that goes, at a time
+REMOVED_MAX = 4096  # former values that wait to be summed up
 RUN_MAX = 256  # intentions looked up at once where runs end early
 _SET = int(Op.SET)
 _ENCODE = msgspec.msgpack.Encoder().encode
+_STAT = "type, mode, uid, gid, size, mtime_ns, ctime_ns, dev, ino, nlink, rdev"  # as in HostStat
+_OF_FILE = (*_STAT.split(", "), "generation")
+_NODE = f"INSERT INTO node (fid, source, {', '.join(_OF_FILE)}, links, again, version)"
+_NODE_CHANGED = "ON CONFLICT (fid) DO UPDATE SET " + ", ".join(
+    f"{column} = excluded.{column}" for column in (*_OF_FILE, "again", "version")
+)
 
 
 @dataclass(slots=True)
@@ -38,12 +45,26 @@ class SourceState:
     name: str
     id: SourceId
     info: bytes
-    total: int
+    summed: int  # the state sum before what is in `added` and `removed`
     key_count: int
     records: list[tuple[int, bytes, bytes]] = field(default_factory=list)  # op, key, value
     more_names: int = 0  # entries that came, less those that went
     toll: Toll = field(default_factory=Toll)  # what happened to its files
     entries_before: int = 0  # see `entry_count`
+    added: list[batch.Record] = field(default_factory=list)
+    removed: list[batch.Row] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """The state sum."""
+        self.sum_up()
+        return self.summed
+
+    def sum_up(self) -> None:
+        """Put what was added and removed into the sum: many terms in one call."""
+        self.summed += batch.sum_rows(self.added) - batch.sum_rows(self.removed)
+        self.added.clear()
+        self.removed.clear()
 
 
 def load_source(connection: sqlite3.Connection, name: str, source_id: SourceId) -> SourceState:
@@ -86,6 +107,7 @@ class TreeWriter:
         self.unsure: list[Intent] = []  # recorded by name; the file is not as it was seen there
         # Lost their last name, which was in this directory; may get another until `finish`.
         self._nameless: dict[int, int] = {}
+        self._changed: dict[int, Intent] = {}  # known files with new versions, not yet written
         self._applied: list[Sequence[Intent]] = []
         self._recorded: set[tuple[int, bytes]] | None = None  # places, while others are buried
         self._buried: set[tuple[int, bytes]] = set()  # those of them that went too
@@ -97,14 +119,22 @@ class TreeWriter:
         if old is None:
             state.key_count += 1
         else:
-            state.total -= state_sum.term(key, old)
-        state.total += state_sum.term(key, value)
-        state.records.append((_SET, key, value))
+            self._take_away(key, old)
+        record = (_SET, key, value)
+        state.added.append(record)
+        state.records.append(record)
 
     def _delete(self, key: bytes, old: bytes) -> None:
-        self._state.total -= state_sum.term(key, old)
+        self._take_away(key, old)
         self._state.key_count -= 1
         self._state.records.append((Op.DEL, key, b""))
+
+    def _take_away(self, key: bytes, old: bytes) -> None:
+        """Forget a key's former value in the state sum."""
+        state = self._state
+        state.removed.append((key, old))
+        if len(state.removed) >= REMOVED_MAX:
+            state.sum_up()
 
     def _public(self, parent: int) -> Fid:
         return Fid(parent) if parent > 0 else ROOT_FID
@@ -308,6 +338,8 @@ class TreeWriter:
         That is all there is to do in a first capture, so it is made short: there is nothing to
         compare with, and each adds two keys that were not there.
         """
+        if start < len(intents) and not intents[start].is_fresh:
+            return start
         known, alive, existing = seen.versions, seen.alive, seen.entries
         state, nameless, born = self._state, self._nameless, self._state.toll.born
         new: list[batch.NewFile] = []
@@ -334,7 +366,7 @@ class TreeWriter:
         if new:
             records = batch.new_records(_SET, new)
             state.records += records
-            state.total += int.from_bytes(batch.sum_terms(records), "little")
+            state.added += records
             state.key_count += len(records)
             state.more_names += len(new)
         return start + len(new)
@@ -345,7 +377,7 @@ class TreeWriter:
         It was not if reading it under its other name failed: that name may be gone meanwhile. Nor
         does it count if it has to be read again: that other name may be gone by then.
         """
-        pending = fresh.get(intent.fid)
+        pending = fresh.get(intent.fid) or self._changed.get(intent.fid)
         if pending is not None:
             return not pending.again and pending.stat.ctime_ns == intent.stat.ctime_ns
         row = self._connection.execute(
@@ -369,11 +401,7 @@ class TreeWriter:
         if old != intent.version:
             self._set(version_key(Fid(fid)), intent.version, old)
         if fid in known:
-            self._connection.execute(
-                "UPDATE node SET type=?, mode=?, uid=?, gid=?, size=?, mtime_ns=?, ctime_ns=?,"
-                " dev=?, ino=?, nlink=?, rdev=?, generation=?, again=?, version=? WHERE fid=?",
-                (*intent.stat, intent.generation, int(intent.again), intent.version, fid),
-            )
+            self._changed[fid] = intent
             known[fid] = intent.version
         else:
             fresh[fid] = intent
@@ -418,6 +446,10 @@ class TreeWriter:
         if links <= 0:
             self._nameless[fid] = parent
 
+    def _row(self, intent: Intent, links: int) -> tuple[object, ...]:
+        _, _, fid, stat, version, again, _, generation = intent
+        return (fid, self._state.number, *stat, generation, links, int(again), version)
+
     def _flush(
         self,
         entries: list[tuple[int, bytes, int, int]],
@@ -425,24 +457,13 @@ class TreeWriter:
         links: dict[int, int],
     ) -> None:
         """Write what was collected; records are already in order."""
+        if self._changed:
+            rows = [self._row(intent, 0) for intent in self._changed.values()]
+            insert_rows(self._connection, _NODE, rows, _NODE_CHANGED)
+            self._changed.clear()
         if fresh:
-            insert_rows(
-                self._connection,
-                "INSERT INTO node (fid, source, type, mode, uid, gid, size, mtime_ns, ctime_ns,"
-                " dev, ino, nlink, rdev, generation, links, again, version)",
-                [
-                    (
-                        fid,
-                        self._state.number,
-                        *intent.stat,
-                        intent.generation,
-                        links.pop(fid, 0),
-                        int(intent.again),
-                        intent.version,
-                    )
-                    for fid, intent in fresh.items()
-                ],
-            )
+            rows = [self._row(intent, links.pop(fid, 0)) for fid, intent in fresh.items()]
+            insert_rows(self._connection, _NODE, rows)
             fresh.clear()
         if links:
             self._connection.executemany(

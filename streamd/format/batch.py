@@ -52,7 +52,7 @@ def sum_terms_singly(records: list[Record] | list[Row]) -> bytes:
     return state_sum.to_bytes(sum(state_sum.term(key, value) for *_, key, value in records))
 
 
-def sum_rows(rows: list[Row]) -> int:
+def sum_rows(rows: list[Record] | list[Row]) -> int:
     """Return what these live keys add to the state sum, modulo 2^256."""
     return int.from_bytes(sum_terms(rows), "little")
 

@@ -2,18 +2,33 @@
 
 import sqlite3
 
+import msgspec
 import pytest
 from unit.pipeline.journaling import Host
+from vaultbuilder import version_of
 
-from streamd.catalog import dirty, objects
+from streamd.catalog import dirty, objects, tree
 from streamd.catalog.dirty import Depth, DirtyPlace
 from streamd.catalog.journal import load_head
 from streamd.catalog.objects import ObjectState
+from streamd.catalog.tree import Intent
 from streamd.errors import DiskFull
+from streamd.format import batch, state_sum
 from streamd.format.keys import Role
 from streamd.format.layout import parse_segment_name
 from streamd.format.segment import RECORDS_MAX
-from streamd.model.record import Gap, Incident, Mark, Op
+from streamd.model.entry import Dirent, EntryType
+from streamd.model.ids import ROOT_FID, Fid
+from streamd.model.record import (
+    SOURCE_KEY,
+    Gap,
+    Incident,
+    Mark,
+    Op,
+    StateSum,
+    dirent_key,
+    version_key,
+)
 from streamd.pipeline import commit as commit_module
 from streamd.pipeline.findings import Found, Ready, Trouble
 from streamd.vault.state_reader import StateReader
@@ -317,3 +332,60 @@ def test_a_first_capture_asks_the_catalog_few_times(host) -> None:
         ]
     assert counts == [2000, 2000, 2000]
     assert len(said) < 100
+
+
+def test_many_files_that_changed_are_recorded_as_they_are_now_by_few_statements(host) -> None:
+    intents = host.intents(600)
+    intents[0] = intents[0]._replace(stat=intents[0].stat._replace(nlink=2))
+    twin = intents[0]._replace(name=b"twin", version=None, is_fresh=False)
+    host.commit(Ready(intents=[*intents, twin]))
+    changed = [
+        one._replace(
+            stat=one.stat._replace(ctime_ns=9, ino=one.fid + 1),
+            version=msgspec.msgpack.encode(version_of(EntryType.REGULAR, size=3)),
+            generation=3,
+            again=True,
+            is_fresh=False,
+        )
+        for one in intents
+    ]
+    said: list[str] = []
+
+    def commit(connection: sqlite3.Connection) -> None:
+        connection.set_trace_callback(said.append)
+        host.journal.commit(connection, [host.entry(Ready(intents=changed))])
+        connection.set_trace_callback(None)
+
+    host.catalog.write_now(commit)
+    assert len(said) < 60
+    with host.catalog.reader() as reader:
+        rows = reader.execute(
+            "SELECT fid, source, ctime_ns, ino, generation, links, again, version FROM node"
+        ).fetchall()
+    number = host.number()
+    assert sorted(rows) == [
+        (one.fid, number, 9, one.fid + 1, 3, 1 + (one.fid == twin.fid), 1, one.version)
+        for one in changed
+    ]
+
+
+def test_the_state_sum_is_the_same_however_many_terms_wait(host, monkeypatch) -> None:
+    monkeypatch.setattr(tree, "REMOVED_MAX", 3)
+    intents = host.intents(10)
+    host.commit(Ready(intents=intents))
+    gone = [(one.parent, one.name) for one in intents[:8]]
+    result = host.commit(Ready(gone=gone))
+    _, records = host.records(segments(result)[0])
+    (total,) = [record.value for record in records if record.op == Op.STATE]
+    live = [row for one in intents[8:] for row in rows_of(one)]
+    info = msgspec.msgpack.encode(host.entry(Ready()).source.info)
+    expected = StateSum(state_sum.to_bytes(batch.sum_rows([*live, (SOURCE_KEY, info)])), 5)
+    assert msgspec.msgpack.decode(total, type=StateSum) == expected
+
+
+def rows_of(intent: Intent) -> list[tuple[bytes, bytes]]:
+    dirent = msgspec.msgpack.encode(Dirent(intent.fid, intent.stat.type))
+    return [
+        (dirent_key(ROOT_FID, intent.name), dirent),
+        (version_key(Fid(intent.fid)), intent.version),
+    ]
