@@ -7,6 +7,7 @@ import pytest
 from streamd.catalog.lookup import NodeRow
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat, Identity
+from streamd.pipeline.in_flight import InFlight
 from streamd.pipeline.recognising import Recogniser
 from streamd.sources.port import Listing
 
@@ -22,7 +23,7 @@ def recogniser_that_sees(generation: int, then: HostStat = REPLACED) -> Recognis
         examine=lambda _directory, _names: SimpleNamespace(entries={b"d": then}),
     )
     lookup = SimpleNamespace(birth_of=lambda _fid: 0)
-    return Recogniser(source, lookup, SimpleNamespace())
+    return Recogniser(source, lookup, InFlight())
 
 
 @pytest.mark.parametrize(
