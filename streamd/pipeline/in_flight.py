@@ -47,7 +47,7 @@ class InFlight:
 
     def add_new(self, found: Sequence[Found], survey: object) -> None:
         """Remember new files in places where nothing is in flight until they are committed."""
-        keys = [(parent, name) for parent, name, *_ in found]
+        keys = [each[:2] for each in found]
         with self._lock:
             self.entries.update(dict.fromkeys(keys, survey))
             self._found.update(zip(keys, found, strict=True))
@@ -152,12 +152,15 @@ class InFlight:
     def settle(self, keys: Iterable[Key]) -> None:
         """Forget entries that are committed or given up."""
         with self._lock:
-            entries, found = self.entries, self._found
+            entries, found, late = self.entries, self._found, self._late
             for key in keys:
                 entries.pop(key, None)
-                if key in found:
+                if key in late:  # nearly all are: short
+                    late.discard(key)
+                    del found[key]
+                elif key in found:
                     self._forget(key)
-            if not self._late:
+            if not late:
                 self._late_of.clear()
 
     def _forget(self, key: Key) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from streamd.sources.port import ReadRequest
@@ -33,6 +33,14 @@ def look(
     identities_max: int,
     /,
 ) -> tuple[_T, dict[bytes, _T], dict[bytes, int], list[bytes], dict[bytes, _I] | None] | None: ...
+def look_unlike(
+    path: bytes,
+    known: Callable[[], list[_Row]],
+    host_stat: type[_T],
+    suffix: bytes,
+    size_max: int,
+    /,
+) -> tuple[_T, dict[bytes, _T], dict[bytes, int], list[_Row], dict[bytes, _Row]] | None: ...
 def write_files(
     dir_fd: int, files: list[tuple[bytes, bytes, memoryview, int, int, int, int]]
 ) -> list[bool]: ...

@@ -389,15 +389,55 @@ PyDoc_STRVAR(stat_unlike_doc,
              "Returns ({name: HostStat}, {name: errno}, rows that were found so, {name: other row}).\n"
              "Where a name ends with `suffix`, nothing is left out: such names change others.");
 
+typedef struct {
+    Entries all;
+    Entry **sorted; /* by name */
+    int has_suffix;
+} Unlike;
+
+/* Returns 0 or an errno. */
+static int stat_sorted(int fd, const char *suffix, size_t suffix_length, Unlike *to) {
+    int error = names_of(fd, &to->all);
+    if (error) return error;
+    stat_all(fd, &to->all);
+    to->sorted = malloc((to->all.count + 1) * sizeof *to->sorted);
+    if (!to->sorted) return ENOMEM;
+    for (size_t i = 0; i < to->all.count; i++) {
+        const Entry *entry = to->sorted[i] = &to->all.entries[i];
+        if (entry->length >= suffix_length &&
+            !memcmp(entry->name + entry->length - suffix_length, suffix, suffix_length))
+            to->has_suffix = 1;
+    }
+    if (to->all.count) qsort(to->sorted, to->all.count, sizeof *to->sorted, by_name);
+    return 0;
+}
+
+/* What stat_unlike returns, after `own` if that is given. */
+static PyObject *sorted_out(const Unlike *from, PyObject *rows, PyTypeObject *type, const Stat *own) {
+    PyObject *result = NULL, *status = own ? new_stat(type, own) : NULL;
+    PyObject *found = PyDict_New(), *failed = PyDict_New();
+    PyObject *same = PyList_New(0), *rest = PyDict_New();
+    size_t count = from->has_suffix ? 0 : from->all.count;
+    if (found && failed && same && rest && (status || !own) &&
+        !sort_out(from->sorted, count, rows, same, rest) &&
+        !put_entries(&from->all, type, found, failed))
+        result = own ? PyTuple_Pack(5, status, found, failed, same, rest)
+                     : PyTuple_Pack(4, found, failed, same, rest);
+    Py_XDECREF(status);
+    Py_XDECREF(found);
+    Py_XDECREF(failed);
+    Py_XDECREF(same);
+    Py_XDECREF(rest);
+    return result;
+}
+
 static PyObject *stat_unlike(PyObject *self, PyObject *args) {
-    int fd, error = 0;
+    int fd, error;
     const char *suffix;
     Py_ssize_t suffix_length;
-    PyObject *rows, *found = NULL, *failed = NULL, *same = NULL, *rest = NULL, *result = NULL;
+    PyObject *rows, *result = NULL;
     PyTypeObject *type;
-    Entries all = {0};
-    Entry **sorted = NULL;
-    int has_suffix = 0;
+    Unlike seen = {0};
     (void)self;
     if (!PyArg_ParseTuple(args, "iO!O!y#", &fd, &PyList_Type, &rows, &PyType_Type, &type, &suffix,
                           &suffix_length))
@@ -407,37 +447,15 @@ static PyObject *stat_unlike(PyObject *self, PyObject *args) {
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS
-    error = names_of(fd, &all);
-    if (!error) stat_all(fd, &all);
-    if (!error && !(sorted = malloc((all.count + 1) * sizeof *sorted))) error = ENOMEM;
-    for (size_t i = 0; i < all.count && !error; i++) {
-        const Entry *entry = sorted[i] = &all.entries[i];
-        if (entry->length >= (size_t)suffix_length &&
-            !memcmp(entry->name + entry->length - suffix_length, suffix, (size_t)suffix_length))
-            has_suffix = 1;
-    }
-    if (!error && all.count) qsort(sorted, all.count, sizeof *sorted, by_name);
+    error = stat_sorted(fd, suffix, (size_t)suffix_length, &seen);
     Py_END_ALLOW_THREADS
     if (error) {
         errno = error;
         PyErr_SetFromErrno(PyExc_OSError);
-        goto out;
-    }
-    found = PyDict_New();
-    failed = PyDict_New();
-    same = PyList_New(0);
-    rest = PyDict_New();
-    if (!found || !failed || !same || !rest) goto out;
-    if (sort_out(sorted, has_suffix ? 0 : all.count, rows, same, rest)) goto out;
-    if (put_entries(&all, type, found, failed)) goto out;
-    result = PyTuple_Pack(4, found, failed, same, rest);
-out:
-    drop(&all);
-    free(sorted);
-    Py_XDECREF(found);
-    Py_XDECREF(failed);
-    Py_XDECREF(same);
-    Py_XDECREF(rest);
+    } else
+        result = sorted_out(&seen, rows, type, NULL);
+    drop(&seen.all);
+    free(seen.sorted);
     return result;
 }
 
@@ -628,14 +646,24 @@ static int open_without_links(const char *path, int flags) {
     return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof how);
 }
 
+/* Returns a descriptor; -1: it is left to the Python code. */
+static int open_to_look(const char *path, int is_whole, long long size_max, Stat *own) {
+    struct statx status;
+    int fd = open_without_links(path, is_whole ? O_RDONLY : O_PATH);
+    if (fd < 0) return -1;
+    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &status) ||
+        (is_whole && status.stx_size > (unsigned long long)size_max)) {
+        close(fd);
+        return -1;
+    }
+    host_stat(&status, own);
+    return fd;
+}
+
 /* Returns whether it was done; else it is left to the Python code, which says why. */
 static int look_at(const char *path, int is_whole, long long size_max, size_t who_max, Look *to) {
-    struct statx own;
-    int done = 0, fd = open_without_links(path, is_whole ? O_RDONLY : O_PATH);
+    int done = 0, fd = open_to_look(path, is_whole, size_max, &to->own);
     if (fd < 0) return 0;
-    if (statx(fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS, &own)) goto out;
-    if (is_whole && own.stx_size > (unsigned long long)size_max) goto out;
-    host_stat(&own, &to->own);
     if (is_whole && names_of(fd, &to->all)) goto out;
     stat_all(fd, &to->all);
     if (to->all.count && to->all.count <= who_max) {
@@ -735,6 +763,53 @@ out:
     Py_XDECREF(to.failed);
     Py_XDECREF(to.foreign);
     Py_XDECREF(to.identities);
+    return result;
+}
+
+PyDoc_STRVAR(look_unlike_doc,
+             "look_unlike(path, known, host_stat, suffix, size_max)\n--\n\n"
+             "Open a directory as `look` does, and leave out of all that is in it what is as in the rows\n"
+             "that `known` returns, which is called when it is open.\n\n"
+             "Returns (HostStat of the directory, and what `stat_unlike` returns), or None as `look` does.");
+
+static PyObject *look_unlike(PyObject *self, PyObject *args) {
+    int fd, error;
+    const char *path, *suffix;
+    Py_ssize_t suffix_length;
+    long long size_max;
+    PyObject *known, *rows, *result = NULL;
+    PyTypeObject *type;
+    Stat own;
+    Unlike seen = {0};
+    (void)self;
+    if (!PyArg_ParseTuple(args, "yOO!y#L", &path, &known, &PyType_Type, &type, &suffix,
+                          &suffix_length, &size_max))
+        return NULL;
+    if (!PyType_IsSubtype(type, &PyTuple_Type)) {
+        PyErr_SetString(PyExc_TypeError, "HostStat is a tuple");
+        return NULL;
+    }
+    if (size_max < 0) {
+        PyErr_SetString(PyExc_ValueError, "a bound is not negative");
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    fd = open_to_look(path, 1, size_max, &own);
+    Py_END_ALLOW_THREADS
+    if (fd < 0) Py_RETURN_NONE;
+    rows = PyObject_CallNoArgs(known);
+    if (rows && !PyList_Check(rows)) {
+        PyErr_SetString(PyExc_TypeError, "a list of rows is wanted");
+        Py_CLEAR(rows);
+    }
+    Py_BEGIN_ALLOW_THREADS
+    error = rows ? stat_sorted(fd, suffix, (size_t)suffix_length, &seen) : 0;
+    close(fd);
+    Py_END_ALLOW_THREADS
+    if (rows) result = error ? Py_NewRef(Py_None) : sorted_out(&seen, rows, type, &own);
+    drop(&seen.all);
+    free(seen.sorted);
+    Py_XDECREF(rows);
     return result;
 }
 
@@ -1076,6 +1151,7 @@ static PyMethodDef methods[] = {
     {"stat_entries", stat_entries, METH_VARARGS, stat_entries_doc},
     {"stat_unlike", stat_unlike, METH_VARARGS, stat_unlike_doc},
     {"identify", identify, METH_VARARGS, identify_doc},
+    {"look_unlike", look_unlike, METH_VARARGS, look_unlike_doc},
     {"look", look, METH_VARARGS, look_doc},
     {"write_files", write_files, METH_VARARGS, write_files_doc},
     {"set_types", set_types, METH_VARARGS, set_types_doc},

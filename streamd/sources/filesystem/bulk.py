@@ -27,6 +27,11 @@ StatUnlike = Callable[
     [int, list[KnownRow], type[HostStat], bytes],
     tuple[dict[bytes, HostStat], dict[bytes, int], list[KnownRow], dict[bytes, KnownRow]],
 ]
+LookUnlike = Callable[
+    [bytes, Callable[[], list[KnownRow]], type[HostStat], bytes, int],
+    tuple[HostStat, dict[bytes, HostStat], dict[bytes, int], list[KnownRow], dict[bytes, KnownRow]]
+    | None,
+]
 WriteFiles = Callable[[int, list[tuple[bytes, bytes, memoryview, int, int, int, int]]], list[bool]]
 Identify = Callable[[int, list[bytes], bool, type[Identity]], dict[bytes, Identity]]
 Seen = tuple[
@@ -46,6 +51,7 @@ class Bulk(NamedTuple):
     write_files: WriteFiles | None = None
     identify: Identify | None = None
     look: Look | None = None
+    look_unlike: LookUnlike | None = None
 
 
 def _load() -> Bulk:
@@ -57,7 +63,7 @@ def _load() -> Bulk:
         return Bulk()
     from streamd.sources.filesystem.kinds import TYPES
 
-    if not hasattr(_bulk, "read_batch"):  # built from an older bulk.c
+    if not hasattr(_bulk, "look_unlike"):  # built from an older bulk.c
         return Bulk()
     _bulk.set_types(TYPES)
     return Bulk(
@@ -67,6 +73,7 @@ def _load() -> Bulk:
         _bulk.write_files,
         _bulk.identify,
         _bulk.look,
+        _bulk.look_unlike,
     )
 
 
@@ -77,3 +84,4 @@ stat_unlike: StatUnlike | None = _LOADED.stat_unlike
 write_files: WriteFiles | None = _LOADED.write_files
 identify: Identify | None = _LOADED.identify
 look: Look | None = _LOADED.look
+look_unlike: LookUnlike | None = _LOADED.look_unlike

@@ -123,9 +123,7 @@ class Examiner:
         self, directory: bytes, names: Sequence[bytes] | None, listing: Listing, *, identities: bool
     ) -> bool:
         """Do the ordinary case of `_examine_there` in one call; False: nothing is done."""
-        if bulk.look is None or not native.HAVE_OPENAT2:
-            return False
-        if self._scope.tags or len(directory) >= PIECE_MAX:
+        if bulk.look is None or not self._is_ordinary(directory):
             return False
         count = IDENTITIES_MAX if identities else 0
         seen = bulk.look(directory, names, HostStat, Identity, LARGE_DIRECTORY, count)
@@ -134,9 +132,25 @@ class Examiner:
         listing.own, found, failed, foreign, listing.identities = seen
         keep = self._filter(directory, listing)
         _take(listing, found, failed, self._scope.hidden_in(directory), keep)
-        if foreign and (foreign := [name for name in foreign if name in found]):
-            self._close_mounts(listing, foreign)
+        self._close_mounts(listing, [name for name in foreign if name in found])
         return True
+
+    def _look_unlike(self, directory: bytes, listing: Listing, known: Known) -> bool:
+        """Do the same where rows are known."""
+        if bulk.look_unlike is None or not self._is_ordinary(directory):
+            return False
+        seen = bulk.look_unlike(directory, known, HostStat, WAL_SUFFIX, LARGE_DIRECTORY)
+        if seen is None:
+            return False
+        listing.own, found, failed, same, rest = seen
+        hidden, keep = self._scope.hidden_in(directory), self._filter(directory, listing)
+        _leave_out(listing, same, rest, hidden, keep)
+        _take(listing, found, failed, hidden, keep)
+        self._close_mounts(listing, _foreign(found, listing.own.dev))
+        return True
+
+    def _is_ordinary(self, directory: bytes) -> bool:
+        return native.HAVE_OPENAT2 and not self._scope.tags and len(directory) < PIECE_MAX
 
     def _examine_there(
         self,
@@ -147,7 +161,11 @@ class Examiner:
         *,
         identities: bool,
     ) -> None:
-        if known is None and self._look(directory, names, listing, identities=identities):
+        if known is None:
+            is_done = self._look(directory, names, listing, identities=identities)
+        else:
+            is_done = names is None and self._look_unlike(directory, listing, known)
+        if is_done:
             return
         flags = os.O_RDONLY if names is None else os.O_PATH
         fd = open_directory(self._scope, directory, flags=flags)
@@ -212,15 +230,10 @@ class Examiner:
                 found, failed, same, rest = bulk.stat_unlike(fd, known(), HostStat, WAL_SUFFIX)
                 _leave_out(listing, same, rest, hidden, keep)
             _take(listing, found, failed, hidden, keep)
-            foreign = [
-                name
-                for name, entry in found.items()
-                if entry.dev != device and entry.type == _DIRECTORY
-            ]
+            foreign = _foreign(found, device)
         else:
             foreign = self._examine_singly(fd, directory, names, listing, keep)
-        if foreign:
-            self._close_mounts(listing, foreign)
+        self._close_mounts(listing, foreign)
 
     def _examine_singly(
         self,
@@ -305,11 +318,20 @@ class Examiner:
         return [name for name in wanted if name in present]
 
     def _close_mounts(self, listing: Listing, foreign: list[bytes]) -> None:
+        if not foreign:
+            return
         if self._one_file_system:
             listing.closed.update(foreign)
             return
         pseudo = pseudo_devices()
         listing.closed.update(name for name in foreign if listing.entries[name].dev in pseudo)
+
+
+def _foreign(entries: dict[bytes, HostStat], device: int) -> list[bytes]:
+    """Return the directories of other file systems than that of the directory they are in."""
+    return [
+        name for name, entry in entries.items() if entry.dev != device and entry.type == _DIRECTORY
+    ]
 
 
 def _take(

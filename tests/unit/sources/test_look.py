@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from streamd.model.host import HostStat, Identity
 from streamd.sources.filesystem import bulk, listing, native
-from streamd.sources.port import VIRTUAL_ROOT
+from streamd.sources.port import VIRTUAL_ROOT, Listing
 
 NOBODY = 65534
 KINDS = [
@@ -66,7 +66,7 @@ def looks(source, directory: bytes, names=None):
 
 
 def slow(patch: pytest.MonkeyPatch) -> None:
-    for name in ("look", "stat_entries", "stat_unlike", "identify"):
+    for name in ("look", "look_unlike", "stat_entries", "stat_unlike", "identify"):
         patch.setattr(bulk, name, None)
 
 
@@ -78,6 +78,14 @@ def both(source, directory: bytes, names=None):
         assert looks(source, directory, names) == quick
     assert source.examine(directory, names) == quick[0]  # without identities
     return quick
+
+
+def rows_like(listing: Listing, changed: set[bytes]) -> list[tuple]:
+    """Return rows as the catalog has them, those of `changed` names of something else."""
+    return [
+        (name, 5, 0, *(stat._replace(ino=1) if name in changed else stat))
+        for name, stat in sorted(listing.entries.items())
+    ]
 
 
 @settings(max_examples=25, deadline=None)
@@ -100,6 +108,14 @@ def test_any_directory_looks_the_same(tree_of, entries, others):
         both(tree.source(rules, **options), inside)
         for name in entries:
             both(tree.source(), inside + b"/" + name)
+        known = rows_like(found, set(list(entries)[::3]))
+        for source in (tree.source(), tree.source(rules, **options)):
+            quick = source.examine_known(inside, lambda: known)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(bulk, "look_unlike", None)
+                assert source.examine_known(inside, lambda: known) == quick
+            assert quick.rest is not None
+            assert quick.own == found.own
 
 
 @pytest.fixture(scope="module")
@@ -245,6 +261,28 @@ def test_wrong_arguments_are_refused():
     assert bulk.look(b"/no such", *good[1:]) is None
     assert bulk.look(b"/", [b"a\0b"], *good[2:])[2] == {b"a\0b": errno.EINVAL}
     assert bulk.look(b"/etc", *good[1:4], 0, 0) is None  # larger than that
+
+
+def test_rows_are_asked_for_when_the_directory_is_open_and_not_before(tree):
+    (tree.root / "f").touch()
+    asked, before = [], len(os.listdir("/proc/self/fd"))
+
+    def known():
+        asked.append(len(os.listdir("/proc/self/fd")))
+        return []
+
+    assert bulk.look_unlike(tree.path + b"/missing", known, HostStat, b"-wal", 1 << 20) is None
+    assert bulk.look_unlike(tree.path, known, HostStat, b"-wal", 0) is None
+    assert tree.source().examine_known(tree.path, known).entries.keys() == {b"f"}
+    assert asked == [before + 1]
+    for wrong in (lambda: None, lambda: [5], lambda: [(b"f",)], lambda: 1 // 0, 5):
+        with pytest.raises((TypeError, ZeroDivisionError)):
+            bulk.look_unlike(tree.path, wrong, HostStat, b"-wal", 1 << 20)
+    with pytest.raises(ValueError):
+        bulk.look_unlike(tree.path, known, HostStat, b"-wal", -1)
+    with pytest.raises(TypeError):
+        bulk.look_unlike(tree.path, known, int, b"-wal", 1 << 20)
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_no_descriptor_stays_open(tree):
