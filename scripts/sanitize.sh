@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 VENV=$PWD/${VENV:-.venv}
 TREE=$PWD/.run/sanitized
 TESTS=${*:-tests/unit/format/test_batch.py tests/unit/format/test_cut_and_named.py tests/unit/format/test_level_one.py
-    tests/unit/sources/test_bulk.py tests/unit/sources/test_many_directories.py
+    tests/unit/sources/test_bulk.py tests/unit/sources/test_look.py tests/unit/sources/test_many_directories.py
     tests/unit/sources/test_read_files.py tests/unit/sources/test_read_large.py}
 
 rm -rf "$TREE"
