@@ -75,6 +75,11 @@ def tree(tmp_path) -> Tree:
     return Tree(tmp_path / "tree")
 
 
+@pytest.fixture(scope="module")
+def tree_of() -> type[Tree]:
+    return Tree
+
+
 @pytest.fixture
 def contents():
     return content
