@@ -153,16 +153,19 @@ class Fetch:
     # -- on the loop -----------------------------------------------------------------------------
 
     def _jobs(self, wanted: Iterable[bytes]) -> list[_Job]:
-        frames: dict[tuple[str, int], set[bytes]] = {}
-        chunks, place_of = list(wanted), self._chunks.place_of
-        for chunk in chunks:
-            holder, row = place_of(chunk)
-            key = holder.name, row.first_chunk
-            some = frames.get(key)
+        together: dict[int, set[bytes]] = {}  # by place: all chunks of a frame share one, mostly
+        place_of = self._chunks.place_of
+        for chunk in wanted:
+            place = id(place_of(chunk))
+            some = together.get(place)
             if some is None:
-                frames[key] = {chunk}
+                together[place] = {chunk}
             else:
                 some.add(chunk)
+        frames: dict[tuple[str, int], set[bytes]] = {}
+        for some in together.values():
+            holder, row = place_of(next(iter(some)))
+            frames.setdefault((holder.name, row.first_chunk), set()).update(some)
         return [
             _Job(
                 read,
@@ -172,7 +175,7 @@ class Fetch:
                     if (read.holder.name, row.first_chunk) in frames
                 },
             )
-            for read in self._chunks.jobs(chunks)
+            for read in self._chunks.jobs(next(iter(some)) for some in together.values())
         ]
 
     async def _run_job(

@@ -180,11 +180,16 @@ class Planner:
         return known
 
     def _add_below(self, state: TreeState, directory: int, fid: int) -> None:
-        stack, entered = [(directory, fid)], {fid}
+        stack, entered, files = [(directory, fid)], {fid}, self.plan.files
         while stack:
             at, parent_fid = stack.pop()
             for batch in _batches(state, parent_fid):
+                are_good = _are_good([name for name, _, _ in batch])
                 for name, dirent, version in batch:
+                    if are_good and version is not None and _is_ordinary(dirent, version):
+                        runs = () if version.levels else version.content
+                        files.append(PlannedFile(at, name, dirent.fid, version, runs=runs))
+                        continue
                     if dirent.type != _DIRECTORY:
                         self._add_file(at, name, dirent, version)
                         continue
@@ -240,6 +245,24 @@ class Planner:
 # plain numbers: asking an enum costs more than all the rest
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 _RESTORABLE: Final = frozenset(map(int, EntryType)) - {_DIRECTORY}
+_ORDINARY: Final = _RESTORABLE - _NODES
+
+
+def _are_good(names: Sequence[bytes]) -> bool:
+    """Say whether nothing is wrong with any of these names; False: look at each (`fault_of`)."""
+    together = b"\0".join(names)
+    return (
+        together.count(b"\0") == len(names) - 1
+        and b"/" not in together
+        and TEMPORARY_PREFIX not in together
+        and max(map(len, names)) <= NAME_MAX
+        and _NO_NAMES.isdisjoint(names)
+    )
+
+
+def _is_ordinary(dirent: Dirent, version: FileVersion) -> bool:
+    """Say whether an entry is a file of one name that `_add_file` would take as it is."""
+    return version.nlink <= 1 and version.type == dirent.type and version.type in _ORDINARY
 
 
 def _roots(state: TreeState) -> list[TreeEntry]:

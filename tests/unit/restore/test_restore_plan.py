@@ -96,7 +96,7 @@ def test_device_nodes_need_to_be_asked_for():
     assert len(bold.plan.files) == 1
 
 
-@pytest.mark.parametrize("name", [b"", b".", b"..", b"a/b", b"a\0", b"x" * 256])
+@pytest.mark.parametrize("name", [b".", b"..", b"a/b", b"a\0", b"x" * 256])
 def test_impossible_names_are_faults(name):
     assert fault_of(name)
 
@@ -120,3 +120,27 @@ def test_the_other_name_keeps_the_suffix(name, other):
 
 def test_the_other_name_fits():
     assert len(other_name(b"n" * 251 + b".txt", "20261120T140307Z")) == NAME_MAX
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [b".", b"..", b"a/b", b"a\0b", b"\0", b"x" * (NAME_MAX + 1), b".streamd-restore-1f"],
+)
+def test_one_bad_name_among_good_ones_is_refused_and_the_others_are_planned(bad):
+    builder = VaultBuilder()
+    source = builder.source("web", b"/srv/www")
+    source.directory(b"/srv/www")
+    for name in (b"a", b"z" * NAME_MAX, b"...", b"restore-1f"):
+        source.file(b"/srv/www/" + name, b"1")
+    source.file(b"/srv/www/stand-in", b"2")
+    records = [
+        Record(op, 0, 0, key.replace(b"stand-in", bad), value)
+        for _, _, op, key, value in builder.records
+    ]
+    state = TreeState(source.id)
+    state.apply(records)
+    planner = Planner()
+    planner.add(state, [b""])
+    names = [file.name for file in planner.plan.files]
+    assert sorted(names) == sorted([b"a", b"z" * NAME_MAX, b"...", b"restore-1f"])
+    assert [each.reason for each in planner.plan.refused] == [fault_of(bad)]
