@@ -9,10 +9,10 @@ catalog's writer thread.
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
+from msgspec import field
 
 from streamd.catalog.known import Known
 from streamd.catalog.lookup import DEPTH_MAX
@@ -37,8 +37,7 @@ _NODE_CHANGED = "ON CONFLICT (fid) DO UPDATE SET " + ", ".join(
 )
 
 
-@dataclass(slots=True)
-class SourceState:
+class SourceState(msgspec.Struct):
     """A source's row while a transaction changes it."""
 
     number: int

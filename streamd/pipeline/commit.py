@@ -8,10 +8,10 @@ and nothing else.
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
+from msgspec import field
 
 from streamd.catalog import cuts, dirty, objects
 from streamd.catalog.census import add_names
@@ -41,8 +41,7 @@ _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _DIRECTORY: Final = int(EntryType.DIRECTORY)
 
 
-@dataclass(frozen=True, slots=True)
-class SourceIdentity:
+class SourceIdentity(msgspec.Struct, frozen=True):
     """What the journal says about a source besides its files."""
 
     name: str
@@ -50,24 +49,21 @@ class SourceIdentity:
     info: SourceInfo
 
 
-@dataclass(slots=True)
-class Entry:
+class Entry(msgspec.Struct):
     """A finished finding, and whose it is."""
 
     source: SourceIdentity
     ready: Ready
 
 
-@dataclass(frozen=True, slots=True)
-class PendingPut:
+class PendingPut(msgspec.Struct, frozen=True):
     """A sealed object that the catalog remembers and that has to be put."""
 
     number: int
     object: EncodedObject
 
 
-@dataclass(slots=True)
-class CommitResult:
+class CommitResult(msgspec.Struct):
     """What one transaction did."""
 
     puts: list[PendingPut] = field(default_factory=list)

@@ -5,9 +5,11 @@ batch, and everything heavy in it (compression, encryption, hashing) releases th
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Final, NamedTuple
+
+import msgspec
+from msgspec import field
 
 from streamd.catalog.cuts import FILE_SIZE_MIN, Cuts
 from streamd.catalog.dirty import Depth, DirtyPlace
@@ -46,8 +48,7 @@ _PLAIN: Final = Texture.PLAIN
 _PROFILE: Final = GENERAL.number
 
 
-@dataclass(frozen=True, slots=True)
-class Compression:
+class Compression(msgspec.Struct, frozen=True):
     """How new frames are compressed."""
 
     codec: Codec
@@ -68,8 +69,7 @@ def unnoticed(_: Effect) -> None:
     """Learn nothing from what frames took."""
 
 
-@dataclass(slots=True)
-class SealedContent:
+class SealedContent(msgspec.Struct):
     """New chunks of one batch, sealed."""
 
     data: SealedBatch | None = None
@@ -79,8 +79,7 @@ class SealedContent:
     duplicate_bytes: int = 0
 
 
-@dataclass(slots=True)
-class Described:
+class Described(msgspec.Struct):
     """Entries of one batch, ready for the commit."""
 
     intents: list[Intent] = field(default_factory=list)

@@ -1,9 +1,11 @@
 """One directory to look at, and what looking compares."""
 
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from errno import ETIMEDOUT
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from streamd.catalog.dirty import DirtyPlace
 from streamd.catalog.lookup import NodeRow
@@ -17,8 +19,7 @@ _DEV: Final = HostStat._fields.index("dev")
 _SLASH: Final = b"/"
 
 
-@dataclass(frozen=True, slots=True)
-class Visit:
+class Visit(msgspec.Struct, frozen=True):
     """One directory to look at: some names or all, and whether to look below unchanged ones."""
 
     path: bytes

@@ -3,8 +3,9 @@
 import errno
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
+
+import msgspec
 
 from streamd.policy.following import LOOK_AHEAD, MARK_SIZE, Follower, Guess
 from streamd.policy.growing import piece_sizes
@@ -39,8 +40,7 @@ class Cutter(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Chunking:
+class Chunking(msgspec.Struct, frozen=True):
     """How content becomes chunks: one profile for all files of a source."""
 
     cutter: Cutter
