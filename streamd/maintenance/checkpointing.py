@@ -26,7 +26,7 @@ from streamd.format.keys import Role
 from streamd.maintenance.site import Site
 from streamd.model.entry import Dirent, EntryType
 from streamd.model.ids import ROOT_FID, Fid, SourceId
-from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, dirent_prefix, version_key
+from streamd.model.record import SOURCE_KEY, StateSum, dirent_key, dirent_prefix, version_keys
 from streamd.storage.port import BlobName
 from streamd.vault.journal_reader import JournalReader
 from streamd.vault.parallel import OBJECT_FAULTS, in_thread
@@ -37,6 +37,7 @@ _PACK_SIZE_MAX: Final = 8 * 1024 * 1024  # stored bytes of pages in one pack
 _PAGE_SIZE_MAX: Final = 1024 * 1024  # longer pages are cut: a frame holds 4 MiB at most
 _STEP_BYTES: Final = 4 * 1024 * 1024  # of pages made in one go, off the event loop
 _SUMMED_AT_ONCE: Final = 1000  # rows
+_ROWS_AT_ONCE: Final = 500  # from the catalog
 _ENCODE: Final = msgspec.msgpack.Encoder().encode
 _FRAME_LEVEL: Final = 3
 
@@ -325,6 +326,15 @@ def _current_draft(
     return number, draft, info
 
 
+class _Prefixes(dict[int, bytes]):
+    """What the keys of a directory's entries begin with, made once for each directory."""
+
+    def __missing__(self, parent: int) -> bytes:
+        self.clear()  # they come sorted: the one before is done with
+        prefix = self[parent] = dirent_prefix(Fid(parent))
+        return prefix
+
+
 def current_rows(connection: sqlite3.Connection, number: int, info: bytes) -> Iterator[Row]:
     """Yield the rows of a source's present state in key order, as the journal would spell them."""
     # Keys are d, parent, name; f, fid; s. The root's entries come first: its fid is the lowest.
@@ -338,14 +348,16 @@ def current_rows(connection: sqlite3.Connection, number: int, info: bytes) -> It
         " WHERE n.source = ? AND n.type = ? ORDER BY n.fid, d.name",
         (number, int(EntryType.DIRECTORY)),
     )
-    last, prefix = -1, b""
-    for parent, name, fid, entry_type in below:
-        if parent != last:
-            last, prefix = parent, dirent_prefix(Fid(parent))
-        yield prefix + name, _ENCODE((fid, entry_type))
-    for fid, version in connection.execute(
+    encode, prefixes = _ENCODE, _Prefixes()
+    while some := below.fetchmany(_ROWS_AT_ONCE):
+        yield from [
+            (prefixes[parent] + name, encode((fid, kind))) for parent, name, fid, kind in some
+        ]
+    versions = connection.execute(
         "SELECT fid, version FROM node WHERE source = ? ORDER BY fid", (number,)
-    ):
-        yield version_key(Fid(fid)), version
+    )
+    while some := versions.fetchmany(_ROWS_AT_ONCE):
+        keys = version_keys([fid for fid, _ in some])
+        yield from zip(keys, [version for _, version in some], strict=True)
     if info:
         yield SOURCE_KEY, info

@@ -21,7 +21,7 @@ from streamd.format.keys import Role
 from streamd.maintenance.claims import Claims
 from streamd.model.entry import FileVersion
 from streamd.model.ids import SourceId
-from streamd.model.record import Op, Record, StateSum, is_version_key
+from streamd.model.record import Op, Record, StateSum, is_version_key, version_values
 from streamd.vault.chunk_reader import ChunkReader
 from streamd.vault.parallel import in_thread
 
@@ -135,7 +135,7 @@ class LiveSet:
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """What these rows of a state refer to is needed."""
-        self.add_versions([value for key, value in rows if is_version_key(key)])
+        self.add_versions(version_values(rows))
 
     async def mark_catalog(
         self, connection: sqlite3.Connection, marked: Mapping[SourceId, StateSum]

@@ -4,6 +4,7 @@ A record's time is its segment's time plus `dt_us`, never decreasing inside a jo
 a source at T is: its last checkpoint at or before T, then every record up to T in order.
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
@@ -97,6 +98,16 @@ def dirent_key(parent: Fid, name: bytes) -> bytes:
 def version_key(fid: Fid) -> bytes:
     """Return the key of a file's version; its value is a FileVersion."""
     return _VERSION + fid.to_bytes(_FID_SIZE, "big")
+
+
+def version_keys(fids: Iterable[int]) -> list[bytes]:
+    """Return the keys of the versions of many files: `version_key` without a call for each."""
+    return [_VERSION + fid.to_bytes(_FID_SIZE, "big") for fid in fids]
+
+
+def version_values(rows: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Return the values of those rows, (key, value), that are versions: see `is_version_key`."""
+    return [value for key, value in rows if len(key) == _DIRENT_NAME_AT and key[:1] == _VERSION]
 
 
 def dirent_prefix(parent: Fid) -> bytes:

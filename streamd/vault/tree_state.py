@@ -25,6 +25,7 @@ from streamd.model.record import (
     dirent_key,
     dirent_prefix,
     version_key,
+    version_keys,
 )
 from streamd.vault.journal_reader import Damage
 from streamd.vault.rows import Rows
@@ -196,12 +197,14 @@ class TreeState:
 
     def versions(self, fids: Iterable[int]) -> dict[int, FileVersion]:
         """Return the versions of many files at once. Raises VaultDamaged."""
-        keys = {version_key(_checked(fid)): fid for fid in fids}
-        decode = _VERSION.decode
+        decode, wanted = _VERSION.decode, list(fids)
         try:
+            keys = dict(zip(version_keys(wanted), wanted, strict=True))
             return {
                 keys[key]: decode(value) for key, value in self._rows.values(list(keys)).items()
             }
+        except OverflowError as error:
+            raise VaultDamaged("a file has an impossible number") from error
         except wire.MALFORMED as error:
             raise VaultDamaged(f"a file version does not parse: {error}") from error
 

@@ -15,9 +15,12 @@ from streamd.model.record import (
     Record,
     dirent_key,
     dirent_prefix,
+    is_version_key,
     parse_dirent_key,
     parse_version_key,
     version_key,
+    version_keys,
+    version_values,
 )
 
 fids = st.integers(0, 2**64 - 1).map(Fid)
@@ -57,6 +60,14 @@ def test_an_entrys_key_comes_back(parent: Fid, name: bytes) -> None:
 def test_a_versions_key_comes_back(fid: Fid) -> None:
     assert parse_version_key(version_key(fid)) == fid
     assert parse_dirent_key(version_key(fid)) is None
+
+
+@given(st.lists(fids), st.lists(names))
+def test_many_keys_and_values_are_those_of_each(some: list[Fid], others: list[bytes]) -> None:
+    keys = version_keys(some)
+    assert keys == [version_key(fid) for fid in some]
+    rows = [(key, b"%d" % number) for number, key in enumerate([*keys, *others, SOURCE_KEY])]
+    assert version_values(rows) == [value for key, value in rows if is_version_key(key)]
 
 
 @pytest.mark.parametrize(

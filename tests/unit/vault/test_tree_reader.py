@@ -104,3 +104,9 @@ def test_names_below_the_virtual_root_are_whole_paths():
     assert join(b"", b"/srv") == b"/srv"
     assert join(b"/", b"etc") == b"/etc"
     assert join(b"/srv", b"a") == b"/srv/a"
+
+
+@pytest.mark.parametrize("fid", [-1, 1 << 64])
+def test_an_impossible_file_number_is_damage(fid: int) -> None:
+    with TreeState(SourceId(bytes(16))) as state, pytest.raises(VaultDamaged):
+        state.versions([1, fid])
