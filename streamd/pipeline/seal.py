@@ -46,6 +46,7 @@ _OK: Final = Outcome.OK  # what is asked of every file is looked up once: enums 
 _FUZZY: Final = Outcome.FUZZY
 _PLAIN: Final = Texture.PLAIN
 _PROFILE: Final = GENERAL.number
+_TOGETHER_SIZE_MAX: Final = 32 * 1024  # of a chunk on average: frames are compressed in one call
 
 
 class Compression(msgspec.Struct, frozen=True):
@@ -170,7 +171,11 @@ class Sealer:
         size = sum(len(plain) for plain, _, _ in contents)
         how = self._compression()
         ran, waited = work_seconds()  # asks the kernel, which gives the interpreter's lock away
-        frames = sealer.seal_all(contents, codec=how.codec, level=how.level)
+        # Few large chunks: nobody wants the lock so often, and what one frame became stays cached.
+        is_small = size < _TOGETHER_SIZE_MAX * sum(len(group) for group in groups)
+        frames = []
+        for one in [contents] if is_small else [[content] for content in contents]:
+            frames += sealer.seal_all(one, codec=how.codec, level=how.level)
         ran_since, waited_since = work_seconds()
         cpu, wait = ran_since - ran, waited_since - waited
         stored = sum(len(frame.data) for frame in frames)

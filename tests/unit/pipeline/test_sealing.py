@@ -15,6 +15,7 @@ from streamd.catalog.db import Catalog
 from streamd.catalog.objects import ObjectState
 from streamd.errors import ConfigInvalid
 from streamd.format import chunklist
+from streamd.format import frame as frames
 from streamd.format.codec import Codec
 from streamd.format.frame import (
     INLINE_FRAME_TARGET,
@@ -425,6 +426,26 @@ def test_what_sealing_took_is_told_once_for_all_frames_of_a_batch(index, builder
     assert [one.plain_bytes for one in told] == [2_800_000]
     assert told[0].stored_bytes == content.data.stored_size
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize(("size", "calls"), [(8_000, [3]), (200_000, [1, 1, 1])])
+def test_frames_of_small_chunks_are_compressed_in_one_call(
+    index, builder, monkeypatch, size, calls
+) -> None:
+    seen: list[int] = []
+    real = frames.compress_all
+
+    def counted(plains, codec, level):
+        seen.append(len(plains))
+        return real(plains, codec, level)
+
+    monkeypatch.setattr(frames, "compress_all", counted)
+    sealer = Sealer(builder.writer, index, CompressionChoice("auto").now, bytes, bytes)
+    count = 2_500_000 // size
+    arena, pieces = arena_of(builder, [(b"%08d" % n * size)[:size] for n in range(count)])
+    content = sealer.seal_pieces(arena, pieces, (1, BULK), 0)
+    assert seen == calls
+    assert [one.ordinal for one in content.data.frames] == [0, 1, 2]
 
 
 def test_the_sealer_tells_what_a_frame_took(index, builder) -> None:
