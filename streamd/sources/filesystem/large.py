@@ -8,8 +8,7 @@ from typing import Final
 
 from streamd.effects import Clock
 from streamd.policy.following import Follower, Notes, decode
-from streamd.sources.filesystem import ahead, native, sqlite
-from streamd.sources.filesystem.ahead import ReadAhead
+from streamd.sources.filesystem import native, sqlite
 from streamd.sources.filesystem.answering import Answering
 from streamd.sources.filesystem.arena import is_unused, new_buffer
 from streamd.sources.filesystem.attributes import read_xattrs
@@ -60,7 +59,6 @@ class LargeFile:
         self._clock = clock
         self._request = request
         self._size_max = batch_bytes_max
-        self._ahead_max = batch_bytes_max - ahead.ROOM  # bytes of it that are read ahead
         self._cloner = cloner
         self._copier = copier
         self._copying: subprocess.Popen[bytes] | None = None
@@ -69,7 +67,6 @@ class LargeFile:
         self._dir_fd = -1  # open as long as the file is
         self._live = -1  # the file itself; `_fd` is what is read: it, a clone or a copy of it
         self._buffers: list[bytearray] = []  # used in turn, as whoever seals lets go of them
-        self._ahead = ReadAhead(self._read)
         self._follower = Follower(decode(request.cuts)) if request.cuts else None
         self._notes = Notes()
         self._tail = b""  # data of a chunk that is not finished yet
@@ -175,7 +172,10 @@ class LargeFile:
         return (arena, pieces) if pieces else None
 
     def _fill(self) -> tuple[memoryview, list[Piece]]:
-        arena, used = self._take_up()
+        arena = self._take_buffer()
+        used = len(self._tail)
+        arena[:used] = self._tail
+        self._tail = b""
         start = 0  # of the data not cut yet
         pieces: list[Piece] = []
         while len(pieces) < _PIECES_MAX:
@@ -196,28 +196,8 @@ class LargeFile:
                 continue
             used += self._read_into(arena[used:])
             if self._extent.size:  # the arena is full
-                self._read_ahead()
                 break
         return self._cut(arena, start, used, pieces)
-
-    def _take_up(self) -> tuple[memoryview, int]:
-        """Return memory that begins with what was not cut before, and how much stands there."""
-        tail, self._tail = self._tail, b""
-        offset, size, _ = self._extent
-        found = self._ahead.take(tail)
-        if found is not None:
-            arena, count = found
-            self._passed(offset, size, min(size, self._ahead_max), count)
-            return arena, len(tail) + count
-        arena = self._take_buffer(len(tail) + 1)
-        arena[: len(tail)] = tail
-        return arena, len(tail)
-
-    def _read_ahead(self) -> None:
-        """Have the next part of this run of data read while this one is cut."""
-        if self._size_max >= ahead.SIZE_MIN:
-            offset, size, _ = self._extent
-            self._ahead.begin(self._take_buffer(0), offset, min(size, self._ahead_max))
 
     def _cut(
         self, arena: memoryview, start: int, used: int, pieces: list[Piece]
@@ -246,32 +226,23 @@ class LargeFile:
         """Read the next part of the current run of data; a file that ends early ends the run."""
         offset, size, _ = self._extent
         wanted = min(size, len(room))
-        count = self._read(room[:wanted], offset)
-        self._passed(offset, size, wanted, count)
-        return count
-
-    def _read(self, view: memoryview, offset: int) -> int:
-        wanted = len(view)
-        count = read_cached(self._fd, view, offset) if self._is_cached else 0
+        count = read_cached(self._fd, room[:wanted], offset) if self._is_cached else 0
         if count < wanted:
-            count += read_fully(self._fd, view[count:], offset + count)
+            count += read_fully(self._fd, room[count:wanted], offset + count)
             # What we had the kernel read is of no use to anybody. What it had before is: whoever
             # wrote the file, or reads it. Once it had to read, it has read ahead as well.
             self._is_cached = False
             os.posix_fadvise(self._fd, offset, count, os.POSIX_FADV_DONTNEED)
-        return count
-
-    def _passed(self, offset: int, size: int, wanted: int, count: int) -> None:
-        """Of a run of data of `size` at `offset`, `count` of `wanted` bytes were there to read."""
         self._done += count
         if count < wanted:
             self._extents = iter(())
             self._extent = Extent(0, 0, hole=False)
         else:
             self._extent = Extent(offset + count, size - count, hole=False)
+        return count
 
-    def _take_buffer(self, size_min: int) -> memoryview:
-        size = max(self._size_max, size_min)
+    def _take_buffer(self) -> memoryview:
+        size = max(self._size_max, len(self._tail) + 1)
         for buffer in self._buffers:
             if len(buffer) == size and is_unused(buffer):
                 return memoryview(buffer)
@@ -319,7 +290,6 @@ class LargeFile:
     def close(self) -> None:
         """Give up early; harmless after `finish`. May be called while another thread reads."""
         self._is_closed = True
-        self._ahead.close()
         copying = self._copying
         if copying is not None and copying.poll() is None:
             copying.kill()
