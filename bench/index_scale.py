@@ -16,9 +16,9 @@ import sqlite3
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from unit.maintenance.smallhost import SmallHost
 
 from streamd.catalog import objects

@@ -12,9 +12,9 @@ import shutil
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
+from msgspec.structs import replace
 from unit.maintenance.smallhost import SmallHost
 
 from streamd.maintenance.checkpoint_due import checkpoint_due
