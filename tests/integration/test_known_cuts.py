@@ -17,14 +17,21 @@ class Looked:
 
     def __init__(self, monkeypatch) -> None:
         self.bytes = 0
-        real = Cutter.cut
+        real, together = Cutter.cut, Cutter.chunks
 
         def cut(cutter, buffer, *, final):
             sizes = real(cutter, buffer, final=final)
             self.bytes += sum(sizes)
             return sizes
 
+        def chunks(cutter, *arguments, **options):
+            before = self.bytes
+            found = together(cutter, *arguments, **options)
+            self.bytes = before + sum(size for pieces in found for _, _, size in pieces)
+            return found
+
         monkeypatch.setattr(Cutter, "cut", cut)
+        monkeypatch.setattr(Cutter, "chunks", chunks)
 
 
 def test_behind_an_insertion_a_large_file_is_cut_as_before(tmp_path: Path, monkeypatch) -> None:
