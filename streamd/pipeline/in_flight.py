@@ -1,15 +1,14 @@
 """Entries that a survey found and nobody has committed yet: not firm ground for other surveys."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from streamd.model.host import HostStat
 from streamd.pipeline.findings import Found
 
 K = TypeVar("K")
 Key = tuple[int, bytes]  # parent, name
-NUMBERS_MAX: Final = 100_000  # inode numbers remembered, some 8 MiB
 
 
 class InFlight:
@@ -32,9 +31,6 @@ class InFlight:
         self._by_parent: dict[int, dict[Key, object]] = {}
         self._late: set[Key] = set()  # in the first two only
         self._late_of: set[object] = set()  # the surveys that found those
-        # Inode numbers seen since the catalog was empty; None: it was not, or they are too many.
-        self._numbers: set[int] | None = None
-        self._is_begun = False
 
     def add(self, found: Found, survey: object) -> None:
         """Remember an entry until it is committed."""
@@ -88,24 +84,6 @@ class InFlight:
                 if generation in {0, found.generation} or not found.generation:
                     return found.fid
             return None
-
-    def are_first(self, numbers: Sequence[int], is_empty: Callable[[], bool]) -> bool:
-        """Say whether nothing with these inode numbers can be in the catalog, and remember them.
-
-        All that comes into the catalog has been asked about here. So where `is_empty` said the
-        first time that nothing of the source is in it, it need not be asked about what is new.
-        """
-        if not self._is_begun:
-            self._is_begun, self._numbers = True, set() if is_empty() else None
-        seen = self._numbers
-        if seen is None:
-            return False
-        if len(seen) + len(numbers) > NUMBERS_MAX:
-            self._numbers = None
-            return False
-        are_first = seen.isdisjoint(numbers)
-        seen.update(numbers)
-        return are_first
 
     def stat_of(self, key: Key) -> HostStat | None:
         """Return what was seen of an entry in flight; None: that it is gone, or nothing."""

@@ -46,7 +46,7 @@ class Recogniser:
         else:  # a new directory: short, because a first capture has no others
             changed = list(names)
             other = [(now.dev, now.ino) for now in [entries[name] for name in names]]
-        known = self._committed(other)
+        known = self._lookup.by_inodes(other) if other else {}
         self._by_inode = {key: known.get(key) for key in other} if known else dict.fromkeys(other)
         self.is_all_new = not rows and not known
         old: list[bytes] = []  # known from before there were generations
@@ -59,15 +59,6 @@ class Recogniser:
             self.seen = self._source.identify(directory, changed, births=False)
         if old:
             self.seen = {**self.seen, **self._source.identify(directory, old, births=True)}
-
-    def _committed(self, inodes: Sequence[tuple[int, int]]) -> Mapping[tuple[int, int], NodeRow]:
-        """Return which of these inodes are in the catalog, which is asked only if one may be."""
-        if not inodes:
-            return {}
-        lookup, numbers = self._lookup, [ino for _, ino in inodes]
-        if self._in_flight.are_first(numbers, lambda: not lookup.has_children(lookup.root)):
-            return {}
-        return lookup.by_inodes(inodes)
 
     def _by_age(
         self,

@@ -7,7 +7,6 @@ import pytest
 
 from streamd.model.entry import EntryType
 from streamd.model.host import HostStat
-from streamd.pipeline import in_flight as module
 from streamd.pipeline.findings import Found
 from streamd.pipeline.in_flight import InFlight
 
@@ -95,21 +94,3 @@ def test_a_survey_that_asks_for_names_of_others_does_not_enter_its_own(monkeypat
     in_flight.settle([(each.parent, each.name) for each in FILES])
     assert not in_flight.entries
     assert not indexed
-
-
-def test_what_was_never_seen_since_the_catalog_was_empty_is_first(monkeypatch) -> None:
-    monkeypatch.setattr(module, "NUMBERS_MAX", 6)
-    in_flight, asked = InFlight(), []
-
-    def is_empty() -> bool:
-        asked.append(True)
-        return True
-
-    assert in_flight.are_first([1, 2, 2], is_empty)
-    assert not in_flight.are_first([3, 1], is_empty)
-    assert not in_flight.are_first([3], is_empty)
-    assert in_flight.are_first([4, 5], is_empty)
-    assert asked == [True]
-    assert not in_flight.are_first([6, 7], is_empty)  # too many to remember
-    assert not in_flight.are_first([8], is_empty)
-    assert not InFlight().are_first([1], lambda: False)

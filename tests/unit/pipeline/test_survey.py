@@ -604,23 +604,6 @@ def test_a_changed_file_is_recognised_by_what_came_with_the_look(one) -> None:
     assert one.fid(b"/r/docs/new") not in {None, before}
 
 
-def test_a_first_capture_asks_the_catalog_for_inodes_only_when_one_comes_again(one) -> None:
-    tree(one)
-    one.lookup.by_inodes, asked = None, []
-    one.capture()
-    del one.lookup.by_inodes
-    before, by_inodes = one.fid(b"/r/docs/a"), one.lookup.by_inodes
-    one.lookup.by_inodes = lambda inodes: (asked.append(inodes), by_inodes(inodes))[1]
-    docs = one.root.children[b"docs"]
-    one.fs.rename(docs, b"a", one.root, b"moved")
-    one.fs.create(one.root, b"new", REGULAR, b"n")
-    one.record(one.look({b"/r/moved": Depth.ENTRY}))
-    assert len(asked) == 1
-    one.record(one.look({b"/r/new": Depth.ENTRY}))
-    assert len(asked) == 1
-    assert one.fid(b"/r/moved") == before
-
-
 def test_what_is_captured_already_is_recognised_by_a_process_that_has_seen_nothing(one) -> None:
     tree(one)
     one.capture()
